@@ -18,7 +18,6 @@ Redis is compared with the answers that were seen.
 Ends with 1 where a promise was broken.
 """
 
-import argparse
 import asyncio
 import random
 import sys
@@ -49,7 +48,7 @@ from bench.cluster_talk import (
     talk,
 )
 from bench.figures import Figure, percentile, spread
-from bench.report import perform, show, write
+from bench.report import parser_of, perform, show, write
 from bench.sound import silence
 from bench.wire import NO_CLOSE, appends
 from vivavoce.limits.keys import hash_of
@@ -194,7 +193,7 @@ async def cut_network(scene: Scene) -> list[Figure]:
     namespace.mend()
     fenced_from = time.perf_counter()
     with suppress(TimeoutError):
-        await until(lambda: all(t.close_code == TAKEN_OVER_CLOSE for t in lonely))
+        await until(lambda: not any(talker.is_connected for talker in lonely))
     fenced = time.perf_counter() - fenced_from
     for talker in lonely:
         scene.talkers.remove(talker)
@@ -368,7 +367,7 @@ def _promises(totals: Totals, conversations: int) -> list[Figure]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.cluster", description=__doc__)
+    parser = parser_of("cluster", __doc__)
     parser.add_argument("--conversations", type=int, default=CONVERSATIONS)
     parser.add_argument("--only", action="append", choices=PHASES, metavar="PHASE", default=[])
     parser.add_argument("--vad", choices=("silero", "scripted"), default="silero")

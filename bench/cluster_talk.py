@@ -28,6 +28,7 @@ MARGIN_S = 0.1  # of quiet before and after the speech of a sentence
 MAX_PAUSE_S = 1.0  # between an answer and the next sentence
 FIRST_RETURN_S, MAX_RETURN_S = 0.2, 2.0  # pauses before a connection, at random below these
 REPEATED_S = 0.5  # after an attachment: the items have been repeated
+PLAYED_S = 1.0  # after an answer: its last words have been heard, and it is stored
 SILENCE_S = 12.0  # without an answer, or without the end of a turn: that is silence
 SHUTDOWN_CLOSE, TAKEN_OVER_CLOSE = 1012, 4003
 MAX_PROBLEMS = 20
@@ -102,6 +103,7 @@ class Talker:
         self.uttered = 0
         self.close_code = 0
         """Of the last connection that was closed."""
+        self._comes_back = True
         self._key, self._speech, self._quiet = key, speech, quiet
         self._totals, self._chance, self._model = totals, chance, model
         self._line: Line | None = None
@@ -113,6 +115,7 @@ class Talker:
         self._announced = False  # speech_started has come, and the turn is not committed
         self._unsaid = False  # the sentence has no item yet
         self._since = self._next_at = time.perf_counter()
+        self._rested_at = 0.0
         self._again: list[Item] | None = None  # items that the server repeats, until compared
         self._again_last: str | None = ""  # the id of the last of them; "": not known
         self._first_sign = False  # of life, after a return
@@ -121,7 +124,13 @@ class Talker:
 
     @property
     def at_rest(self) -> bool:
-        return self._state == "pause" and self._line is not None and self._again is None
+        """Whether it is between two turns, and the answer to the last one was heard."""
+        is_played = time.perf_counter() > self._rested_at + PLAYED_S
+        return self._state == "pause" and self.is_back and is_played
+
+    @property
+    def is_connected(self) -> bool:
+        return self._line is not None
 
     @property
     def is_back(self) -> bool:
@@ -142,7 +151,11 @@ class Talker:
                 await self._connect()
 
     def twin(self, address: tuple[str, int]) -> "Talker":
-        """Another client with the same token, at another address; come_back() takes it over."""
+        """Another client with the same token, at another address; come_back() takes it over.
+
+        This one does not come back when it is closed: it would take the conversation over again.
+        """
+        self._comes_back = False
         twin = Talker(
             address, self._key, self._speech, self._quiet, self._totals, random.Random(self.session)
         )
@@ -212,7 +225,7 @@ class Talker:
         self._frames = deque(self._speech)
 
     def _rest(self, now: float) -> None:
-        self._state = "pause"
+        self._state, self._rested_at = "pause", now
         self._next_at = now + self._chance.uniform(0.1, MAX_PAUSE_S)
 
     # the connection
@@ -250,7 +263,7 @@ class Talker:
             self._totals.cut_in_turn += 1
             self._totals.note(f"{self.session}: closed in the middle of a turn")
         self._announced = False
-        if code != TAKEN_OVER_CLOSE:
+        if self._comes_back and code != TAKEN_OVER_CLOSE:
             self._returning = asyncio.create_task(self.come_back())
 
     # events

@@ -24,11 +24,12 @@ from bench.figures import Figure, percentile
 from bench.report import run
 from bench.sound import FRAME_MS, recordings, silence
 from bench.wire import Line, appends, connect, event
-from vivavoce.app import application, build
+from vivavoce.app import build
 from vivavoce.protocol.bounds import MAX_TEXT_BYTES
 from vivavoce.protocol.items import MAX_INPUT_ITEMS, MAX_TOOLS
+from vivavoce.routes import application
 from vivavoce.runtime.sessions import Sessions
-from vivavoce.settings import parse
+from vivavoce.settings_sources import parse
 
 TARGET_MS = 5.0
 SESSIONS = 8

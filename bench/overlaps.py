@@ -26,7 +26,7 @@ from bench.dialogues import INTERRUPTIONS
 from bench.figures import Figure, percentile, spread
 from bench.overlap_sounds import reported, trained
 from bench.replay_engines import engines
-from bench.report import show
+from bench.report import parser_of, show
 from bench.turns_replay import Replay
 from vivavoce.session.cascade import overlaps
 from vivavoce.session.interruption import (
@@ -201,7 +201,7 @@ async def _report(given: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.overlaps", description=__doc__)
+    parser = parser_of("overlaps", __doc__)
     actions: Any = parser.add_subparsers(required=True)
     for name, run in (("record", _record), ("train", _train), ("report", _report)):
         action = actions.add_parser(name)

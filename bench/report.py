@@ -1,5 +1,6 @@
 """Runs measurements, shows their figures, writes them down."""
 
+import argparse
 import asyncio
 import datetime
 import os
@@ -23,6 +24,15 @@ Measurement = Callable[[bool], Awaitable[list[Figure]]]
 """Takes whether to be quick, and so rough."""
 
 VERSIONS = ("vivavoce", "aiohttp", "uvloop", "msgspec", "numpy")
+
+
+def parser_of(module: str, text: str | None) -> argparse.ArgumentParser:
+    """A parser whose --help shows the text of a module as it is written."""
+    return argparse.ArgumentParser(
+        prog=f"python -m bench.{module}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def run(measurement: Measurement) -> None:

@@ -11,7 +11,6 @@ judges every window; recognition, model and synthesiser follow a script.
 The second is of bench/soak_faults.py: something fails all the time.
 """
 
-import argparse
 import asyncio
 import random
 import sys
@@ -28,7 +27,7 @@ from typing import Any
 import msgspec
 
 from bench.figures import Figure, percentile, spread
-from bench.report import perform, show, write
+from bench.report import parser_of, perform, show, write
 from bench.served import SCRIPTED, Served, served, take_other_core
 from bench.sound import recordings, silence
 from bench.wire import Line, appends, connect, event
@@ -462,7 +461,7 @@ def _figures(
 def main() -> None:
     from bench import soak_faults  # it is made of parts of this module
 
-    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    parser = parser_of("soak", __doc__)
     parser.add_argument("seconds", type=float, nargs="?", default=SECONDS)
     parser.add_argument("--sessions", type=int, default=SESSIONS)
     parser.add_argument("--faults", action="store_true", help="let something fail all the time")

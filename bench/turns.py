@@ -41,7 +41,7 @@ from bench.dialogues import (
     scenarios,
 )
 from bench.figures import Figure, percentile, spread
-from bench.report import show
+from bench.report import parser_of, show
 from bench.served import served, take_other_core
 from bench.turns_plot import drawn
 from vivavoce.audio.formats import RATE
@@ -381,7 +381,7 @@ async def _main(given: argparse.Namespace) -> list[Outcome]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.turns", description=__doc__)
+    parser = parser_of("turns", __doc__)
     parser.add_argument("--half", choices=("tune", "report", "both"), default="report")
     parser.add_argument("--url", default="", help="ws://host:port/v1/realtime")
     parser.add_argument("--key", default=os.environ.get("OPENAI_API_KEY", ""))

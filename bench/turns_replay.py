@@ -25,7 +25,7 @@ import numpy as np
 from bench.dialogues import ECHO_DB, INTERRUPTIONS, TALKERS, TURNS, Scenario, half, pcm16, scenarios
 from bench.figures import Figure
 from bench.replay_engines import Engines, Recogniser, VadReader, engines
-from bench.report import show
+from bench.report import parser_of, show
 from bench.turns import (
     ANSWER_TIMEOUT_S,
     EARLY_MS,
@@ -323,7 +323,7 @@ async def _main(given: argparse.Namespace) -> list[Outcome]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.turns_replay", description=__doc__)
+    parser = parser_of("turns_replay", __doc__)
     parser.add_argument("--half", choices=("tune", "report", "both"), default="report")
     parser.add_argument("--only", action="append", default=[], metavar="KIND")
     parser.add_argument("--voice", action="append", default=[])

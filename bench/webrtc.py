@@ -1,5 +1,5 @@
 """Calls over WebRTC: how long one takes to be made, what delay the server adds, and how many with
-live sound both ways one core carries.
+live audio both ways one core carries.
 
 A call is carried when at most 1 % of its packets come too late for a player that holds 40 ms.
 """
@@ -69,7 +69,7 @@ async def measure(quick: bool) -> list[Figure]:
     best = max((p for p in points if p.carried), key=lambda p: p.calls, default=points[0])
     return [
         Figure(
-            measure="WebRTC calls with live sound both ways on one core",
+            measure="WebRTC calls with live audio both ways on one core",
             value=most,
             unit="calls",
             target=TARGET,

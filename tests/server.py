@@ -21,13 +21,15 @@ from aiohttp import web
 from scripts.clients.plumbing import served, without_settings
 
 from vivavoce.accounting import follow_keys, metering, resuming
-from vivavoce.app import application, auth_of, build, metered_context, upstream_holds
+from vivavoce.app import build, metered_context, upstream_holds
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
+from vivavoce.routes import application, auth_of
 from vivavoce.runtime.catalog import Cascade
 from vivavoce.runtime.resume import StoredSession
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.server import serve_app
-from vivavoce.settings import Settings, parse
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import parse
 from vivavoce.store.base import SessionStore
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metrics import Metrics

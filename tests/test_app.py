@@ -24,7 +24,8 @@ from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.errors import SettingsError
 from vivavoce.models import Selected
 from vivavoce.server import tls_context
-from vivavoce.settings import CascadeModel, ServerSettings, Settings, parse
+from vivavoce.settings import CascadeModel, ServerSettings, Settings
+from vivavoce.settings_sources import parse
 
 TLS = Path(__file__).parent / "data" / "tls"
 CERTIFICATE = str(TLS / "certificate.pem")

@@ -4,9 +4,10 @@ import asyncio
 import importlib
 
 import pytest
-from bench import cluster_sim, overlaps, quality, search, turns, webrtc
+from bench import cluster, cluster_sim, overlaps, quality, search, turns, webrtc
 from bench.__main__ import MODULES
 from bench.dialogues import Scenario, half
+from bench.report import parser_of
 from bench.turns_plot import drawn
 
 from vivavoce.session.interruption import Overlap
@@ -32,6 +33,10 @@ ALONE = (
 @pytest.mark.parametrize("name", [*MODULES, *ALONE])
 def test_bench_has_every_measurement(name: str) -> None:
     assert asyncio.iscoroutinefunction(importlib.import_module(f"bench.{name}").measure)
+
+
+def test_help_shows_the_text_of_a_module_as_it_is_written() -> None:
+    assert str(cluster.__doc__).strip() in parser_of("cluster", cluster.__doc__).format_help()
 
 
 def test_judge_is_fitted_to_recorded_sounds_and_compared() -> None:

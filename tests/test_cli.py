@@ -221,7 +221,9 @@ def test_demo_with_a_closed_pipe_leaves_no_server() -> None:
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stderr
-        line = next(line for line in process.stdout if line.startswith(b"asking ws://127.0.0.1:"))
+        asking = (line for line in process.stdout if line.startswith(b"asking ws://127.0.0.1:"))
+        line = next(asking, b"")
+        assert line, process.stderr.read().decode()
         process.stdout.close()
         assert (process.stderr.read(), process.wait()) == (b"", 1)
     port = int(line.partition(b"127.0.0.1:")[2].partition(b"/")[0])

@@ -15,7 +15,8 @@ from vivavoce.engines import registry
 from vivavoce.engines.openai.stt import OpenAISTT
 from vivavoce.models import built_models
 from vivavoce.runtime.catalog import ModelCatalog
-from vivavoce.settings import ALIASES, Settings, aliases_of, parse
+from vivavoce.settings import ALIASES, Settings, aliases_of
+from vivavoce.settings_sources import parse
 
 
 def tables(**more: Any) -> Settings:

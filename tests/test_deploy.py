@@ -19,7 +19,7 @@ import yaml
 from tests.server import HOST, Server, scripted, serving
 from tests.transports.webrtc.call_stage import Client
 from tests.transports.webrtc.caller import Caller, until
-from vivavoce.settings import load_tree
+from vivavoce.settings_sources import load_tree
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 WAIT_S = 40.0

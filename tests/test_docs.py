@@ -30,15 +30,8 @@ from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.voice_rules import VoiceRule
 from vivavoce.session.policy import Policy
-from vivavoce.settings import (
-    _CHAT,
-    _TELEPHONY,
-    CascadeModel,
-    RelayModel,
-    ServerSettings,
-    SessionSettings,
-    load_tree,
-)
+from vivavoce.settings import CascadeModel, RelayModel, ServerSettings, SessionSettings
+from vivavoce.settings_sources import _CHAT, _TELEPHONY, load_tree
 from vivavoce.store.base import StoreSettings
 from vivavoce.telemetry.recorder import RecorderSettings
 from vivavoce.transports.webrtc.settings import WebRTCSettings

@@ -14,7 +14,8 @@ from tests.server import scripted
 from vivavoce.cli.doctor import Diagnosis, Finding, diagnose
 from vivavoce.cli.init import Answers, init, questions, settings_text
 from vivavoce.limits.keys import hash_of
-from vivavoce.settings import Settings, load_tree, parse
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import load_tree, parse
 
 KEY = "sk-of-the-service"
 

@@ -18,7 +18,8 @@ from vivavoce.errors import SettingsError
 from vivavoce.models import CANDIDATES, OPENAI_MODEL, Selected, Surroundings, built_models, select
 from vivavoce.runtime.chains import FallbackTTS
 from vivavoce.runtime.upstream import Relay
-from vivavoce.settings import KINDS, CascadeModel, Kind, ServerSettings, Settings, parse
+from vivavoce.settings import KINDS, CascadeModel, Kind, ServerSettings, Settings
+from vivavoce.settings_sources import parse
 
 NOWHERE = Surroundings(Settings(), ())
 

@@ -19,7 +19,8 @@ from vivavoce.engines import packs, registry
 from vivavoce.engines.packs import PackFile
 from vivavoce.errors import EngineNotUsable
 from vivavoce.models import BuiltModels, built_models
-from vivavoce.settings import Settings, parse
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import parse
 
 needs_onnx = pytest.mark.skipif(find_spec("onnxruntime") is None, reason="needs onnxruntime")
 

@@ -19,7 +19,8 @@ from vivavoce.limits.keys import hash_of
 from vivavoce.reloading import not_reloaded
 from vivavoce.runtime.reload import Counted, EnginePool
 from vivavoce.server import hangup_reloads
-from vivavoce.settings import ServerSettings, Settings, load, parse
+from vivavoce.settings import ServerSettings, Settings
+from vivavoce.settings_sources import load, parse
 
 PROCESS_TTS = """
 from vivavoce.engines.host import HostLimits, WorkerHost

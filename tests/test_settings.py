@@ -12,7 +12,8 @@ from vivavoce.engines import registry
 from vivavoce.errors import SettingsError
 from vivavoce.providers import PROVIDERS
 from vivavoce.session.limits import SessionLimits
-from vivavoce.settings import CascadeModel, RelayModel, Settings, load, parse
+from vivavoce.settings import CascadeModel, RelayModel, Settings
+from vivavoce.settings_sources import load, parse
 
 SECRET = "sk-that-nobody-should-see"
 

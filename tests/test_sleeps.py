@@ -1,4 +1,4 @@
-"""Tests wait for events or in virtual time; a real sleep has a reason."""
+"""Tests wait for events, in virtual time or by an idle clock; a real sleep has a reason."""
 
 import ast
 from collections.abc import Iterator
@@ -19,7 +19,6 @@ REAL = {
     "test_deploy.py": "polls proxies",
     "test_reloading.py": "polls the log of a signal, and for the end of processes",
     "transports/test_relay_accounts.py": "polls a store",
-    "transports/test_relay_passing.py": "outlasts the heartbeat of a socket",
     "transports/webrtc/caller.py": "polls what the server keeps to itself",
     "workers/stage.py": "polls what other processes do",
 }
@@ -34,8 +33,13 @@ def names(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def is_virtual(tree: ast.Module) -> bool:
+    """Whether the time of a loop that does not count computing is imported."""
     return any(
-        module.startswith("vivavoce.testing") and name in {"run", "virtual_time", "VirtualTimeLoop"}
+        (
+            module.startswith("vivavoce.testing")
+            and name in {"run", "virtual_time", "VirtualTimeLoop"}
+        )
+        or (module, name) in {("tests", "idle_clock"), ("tests.idle_clock", "run")}
         for module, name in names(tree)
     )
 

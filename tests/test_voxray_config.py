@@ -13,7 +13,8 @@ import pytest
 from vivavoce.engines import registry
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import hash_of
-from vivavoce.settings import Settings, load_tree
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import load_tree
 from vivavoce.voxray_config import KNOWN, REPLACED, VoxrayConfig, find, read
 
 GUIDE = {

@@ -26,8 +26,8 @@ from typing import IO, Any, TypeAlias
 REPOSITORY = Path(__file__).resolve().parents[2]
 RATE = 24_000  # Hz, of the 16-bit mono PCM that the protocol carries by default
 KEY = "sk-no-key-is-checked"
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
 INSTALL_TIMEOUT_S = 900.0
 DRIVE_TIMEOUT_S = 120.0
 FOLDER = "VIVAVOCE_CLIENTS"

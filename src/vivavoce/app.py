@@ -1,17 +1,14 @@
-"""Composes the server from its settings: models, sessions, authentication and routes."""
+"""Composes the server from its settings, and serves until it is stopped."""
 
 import gc
 import logging
 import os
-import secrets
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from ssl import SSLContext
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -26,36 +23,14 @@ from vivavoce.accounting import (
     spend_comparison,
     tariffs,
 )
-from vivavoce.api.admin import AdminCheck, AdminRoutes
-from vivavoce.api.auth import WEBSOCKET_PATHS, Auth
-from vivavoce.api.chat.routes import ChatRoutes
-from vivavoce.api.client_secrets import ClientSecrets
-from vivavoce.api.cluster import ClusterRoutes, add_hint
-from vivavoce.api.guides import GuideRoutes
-from vivavoce.api.metered import METERING
-from vivavoce.api.models import ModelRoutes
-from vivavoce.api.openapi import ReferenceRoutes
-from vivavoce.api.packs import PackRoutes
-from vivavoce.api.provider_signatures import TelephonySettings
-from vivavoce.api.public import ConsoleRoutes, HealthRoutes, TestingModuleRoutes
-from vivavoce.api.recordings import RecordingRoutes
-from vivavoce.api.requests import keep_context
-from vivavoce.api.sessions import SessionRoutes
-from vivavoce.api.speech import SpeechRoutes
-from vivavoce.api.speech_analysis import SpeechAnalysisRoutes
-from vivavoce.api.start import StartRoutes
-from vivavoce.api.telephony import TelephonyRoutes
-from vivavoce.api.transcription import TranscriptionRoutes
-from vivavoce.api.usage import MetricsRoutes, UsageRoutes
-from vivavoce.api.voxray import VoxrayRoutes
+from vivavoce.api.auth import Auth
 from vivavoce.configured import load_new, load_preloaded, preloading
 from vivavoce.engines.openai import discovery
 from vivavoce.errors import SettingsError, StoreError
-from vivavoce.limits.keys import KeyRing
-from vivavoce.limits.tokens import TokenMint
 from vivavoce.models import BuiltModels, built_models
 from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSession, ServerVad
 from vivavoce.reloading import Generations, Reloader, Replacement
+from vivavoce.routes import application, auth_of
 from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.pools import pools_of
@@ -66,10 +41,8 @@ from vivavoce.runtime.speaker_gate import speaker_gate
 from vivavoce.runtime.tools import built_tools
 from vivavoce.runtime.upstream import Hold
 from vivavoce.runtime.vad_batcher import VadBatcher
-from vivavoce.secret import Secret
 from vivavoce.server import (
     StopSignals,
-    configure_library_loggers,
     drain,
     fix_malloc_thresholds,
     hangup_reloads,
@@ -82,17 +55,11 @@ from vivavoce.settings import Settings
 from vivavoce.starting import listens, put_off
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.metrics import Metrics
-from vivavoce.telemetry.recorder import Recorder, RecorderSettings
+from vivavoce.telemetry.recorder import Recorder
 from vivavoce.telemetry.session_meter import SessionMeter
 from vivavoce.telemetry.tracing import SessionTrace, tracer
-from vivavoce.transports.webrtc.calls import Calls
-from vivavoce.transports.webrtc.settings import WebRTCSettings
-from vivavoce.transports.webrtc.signalling import CallRoutes
-from vivavoce.transports.webrtc.small_webrtc import SmallWebRTCRoutes
-from vivavoce.transports.websocket import WebSocketEndpoint
-from vivavoce.workers.clustering import Membership, joined, placed
+from vivavoce.workers.clustering import joined, placed
 from vivavoce.workers.control import ControlRoutes, banner_of
-from vivavoce.workers.forwarding import Forwarder
 from vivavoce.workers.messages import WorkerPlace
 
 if TYPE_CHECKING:
@@ -169,108 +136,6 @@ def _context(settings: Settings, models: BuiltModels) -> ServerContext:
         },
         watch_captions=settings.server.watch == "captions",
     )
-
-
-def auth_of(settings: Settings) -> Auth:
-    """The keys, hosts and origins that are accepted. Raises SettingsError."""
-    server = settings.server
-    keys = KeyRing(settings.keys)
-    # with keys a page that was re-bound to this server by DNS cannot do anything
-    guarded = not keys and (server.on_loopback or server.hosts)
-    public = urlsplit(settings.telephony.public_url).netloc
-    return Auth(
-        keys,
-        TokenMint(Secret(server.secret or secrets.token_hex(32))),
-        origins=server.origins,
-        loopback_pages=server.on_loopback,
-        hosts=(*server.hosts, *filter(None, (public,))) if guarded else None,
-    )
-
-
-def application(
-    sessions: Sessions,
-    auth: Auth | None = None,
-    webrtc: WebRTCSettings | None = None,
-    *,
-    accounts: tuple[Metering, Metrics] | None = None,
-    telephony: TelephonySettings | None = None,
-    membership: Membership | None = None,
-    recorder: Recorder | None = None,
-) -> web.Application:
-    """All routes. accounts: where usage is booked, and metrics of the sessions.
-
-    membership: of this process among several, to which requests may have to be forwarded.
-    """
-    configure_library_loggers()
-    context = sessions.context
-    auth = auth or auth_of(Settings())
-    app = web.Application(client_max_size=context.max_upload_bytes)
-    auth.add_to(app)
-    cluster = membership.cluster if membership else None
-    if membership is not None:
-        has_session = partial(_has_session, sessions)
-        place, neighbours, locations = membership.place, membership.neighbours, membership.locations
-        Forwarder(place, neighbours, locations, has_session).add_to(app)
-    if cluster is not None:
-        add_hint(app, cluster, sessions)
-    client_secrets = ClientSecrets(auth, sessions.initial_settings)
-    client_secrets.add_to(app)
-    keep_context(app, sessions.hold_context)
-    max_bytes = context.max_upload_bytes
-    for routes in (
-        ConsoleRoutes(has_keys=lambda: bool(auth.keys)),
-        TestingModuleRoutes(),
-        HealthRoutes(sessions, __version__),
-        VoxrayRoutes(sessions),
-        ChatRoutes(max_bytes=max_bytes),
-        SpeechRoutes(),
-        TranscriptionRoutes(max_bytes=max_bytes),
-        SpeechAnalysisRoutes(max_bytes=max_bytes),
-        ModelRoutes(probed=[f"{one.name}: {one.base_url}" for one in discovery.LOCAL_SERVERS]),
-        ReferenceRoutes(__version__),
-        GuideRoutes(),
-        TelephonyRoutes(auth, telephony or TelephonySettings()),
-    ):
-        routes.add_to(app)
-    check = AdminCheck(auth, accounts[0] if accounts else None)
-    end_elsewhere = membership.end_session if membership else None
-    SessionRoutes(sessions, check, end_elsewhere=end_elsewhere).add_to(app)
-    ClusterRoutes(cluster, membership.node if membership else "", check).add_to(app)
-    if context.inventory is not None:
-        PackRoutes(check).add_to(app)
-    if accounts is not None:
-        app[METERING] = accounts[0]
-        UsageRoutes(auth, accounts[0]).add_to(app)
-        AdminRoutes(auth, accounts[0]).add_to(app)
-        recorder = recorder or Recorder(RecorderSettings(enabled=False))
-        RecordingRoutes(recorder, AdminCheck(auth, accounts[0])).add_to(app)
-        MetricsRoutes(accounts[1]).add_to(app)
-    webrtc = webrtc or WebRTCSettings()
-    start = StartRoutes(
-        client_secrets,
-        webrtc.client_ice_servers,
-        time.monotonic,
-        membership.place.place if membership else None,
-        cluster.first if cluster else None,
-    )
-    start.add_to(app)
-    admit, short_lived_key = client_secrets.admit, client_secrets.short_lived_key
-    calls = Calls(sessions, webrtc)
-    call_routes = CallRoutes(calls, admit, short_lived_key=short_lived_key)
-    call_routes.add_to(app)
-    SmallWebRTCRoutes(calls, admit, short_lived_key, start.promised.find).add_to(app)
-    endpoint = WebSocketEndpoint(sessions, admit, call_routes.find)
-    endpoint.add_to(app)
-    app[WEBSOCKET_PATHS] = endpoint.paths
-    return app
-
-
-async def _has_session(sessions: Sessions, session_id: str) -> bool:
-    """Whether this process has of a session what no other can have."""
-    if sessions.live.find(session_id) is not None:
-        return True
-    resumption = sessions.context.resumption
-    return resumption is not None and not await resumption.wait_saved(session_id)
 
 
 def require_keys(settings: Settings, *, stored: int = 0) -> None:

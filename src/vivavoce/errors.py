@@ -12,7 +12,7 @@
         * EngineNotUsable  something that an engine needs is missing on this machine
     * StoreError       a store cannot be reached; the session goes on
         * StorageFull      its disk is full
-    * AudioError       a sound file cannot be read; the caller says so and goes on
+    * AudioError       an audio file cannot be read; the caller says so and goes on
     * RecordingError   a recorded call cannot be read; the command ends
 """
 
@@ -91,7 +91,7 @@ class StorageFull(StoreError):
 
 
 class AudioError(VoiceError):
-    """Bytes that claim to be sound and are not. The message names the source and the reason."""
+    """Bytes that claim to be audio and are not. The message names the source and the reason."""
 
 
 class RecordingError(VoiceError):

@@ -1,16 +1,16 @@
 """The audio endpoints with the engines that need nothing from outside, and the official client."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from tests import idle_clock
 from tests.server import serving
 from vivavoce.audio.formats import RATE
 from vivavoce.media import files
-from vivavoce.settings import parse
+from vivavoce.settings_sources import parse
 
 RECORDINGS = Path(__file__).parents[2].parent / "shared" / "audio"
 SETTINGS = parse(
@@ -39,7 +39,7 @@ def test_speech_answer_is_transcribed_to_its_text() -> None:
             stream = await create(file=spoken.content, model="whisper-1", stream=True)
             return spoken.content, whole, [event async for event in stream]
 
-    spoken, whole, (*deltas, done) = asyncio.run(main())
+    spoken, whole, (*deltas, done) = idle_clock.run(main())
     seconds = len(files.read(spoken)) / 2 / RATE
     assert whole.duration == pytest.approx(seconds, abs=0.01)
     assert whole.language == "english"
@@ -69,4 +69,4 @@ def test_real_recording_is_transcribed(name: str, text: str) -> None:
                 file=RECORDINGS / name, model="whisper-1", response_format="text"
             )
 
-    assert asyncio.run(main()) == f"{text}\n"
+    assert idle_clock.run(main()) == f"{text}\n"

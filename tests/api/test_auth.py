@@ -14,14 +14,16 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request as a_request
 from yarl import URL
 
+from tests import idle_clock
 from tests.server import HOST, Server, scripted, serving
 from vivavoce.api.auth import Auth, host_and_port, origin_of, presented_key
-from vivavoce.app import auth_of
 from vivavoce.errors import Unauthorized
 from vivavoce.limits.keys import KeyRing, hash_of
 from vivavoce.limits.tokens import TokenMint
+from vivavoce.routes import auth_of
 from vivavoce.secret import Secret
-from vivavoce.settings import Settings, parse
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import parse
 
 KEY = "vv-a-key"
 
@@ -141,7 +143,7 @@ REBOUND = "evil.example:8080"
 @pytest.mark.parametrize("path", ["/", "/v1/models", "/v1/realtime", "/health", "/nothing"])
 def test_request_of_a_rebound_page_is_refused_on_every_path(path: str) -> None:
     headers = {"Host": REBOUND, "Origin": f"http://{REBOUND}"}
-    status, answered, body = asyncio.run(ask("GET", path, headers=headers))
+    status, answered, body = idle_clock.run(ask("GET", path, headers=headers))
     assert status == 403
     assert "[server] hosts" in json.loads(body)["error"]["message"]
     assert "evil.example" in json.loads(body)["error"]["message"]
@@ -155,7 +157,7 @@ def test_websocket_of_a_rebound_page_is_refused_before_the_upgrade() -> None:
                 await http.ws_connect(f"{server.ws}/v1/realtime", headers={"Host": REBOUND})
             return refused.value.status
 
-    assert asyncio.run(main()) == 403
+    assert idle_clock.run(main()) == 403
 
 
 # --- keys
@@ -204,7 +206,7 @@ def test_key_or_origin_of_raw_bytes_is_refused(
             writer.close()
             return line
 
-    assert asyncio.run(main()) == b"HTTP/1.1 %b\r\n" % status
+    assert idle_clock.run(main()) == b"HTTP/1.1 %b\r\n" % status
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/audio/voices", "/v1//models/"])
@@ -215,7 +217,7 @@ def test_list_without_a_key_is_401_with_the_remedy(path: str) -> None:
             async with http.get(url) as response:
                 return response.status, (await response.json())["error"]["message"]
 
-    status, message = asyncio.run(main())
+    status, message = idle_clock.run(main())
     assert status == 401
     assert message.startswith("You didn't provide an API key. GET /v1/")
     assert "Authorization: Bearer" in message
@@ -240,7 +242,7 @@ def test_no_spelling_of_a_path_reaches_a_route_without_a_key(prefix: str) -> Non
                             found.add(response.status)
         return found
 
-    assert asyncio.run(main()) == {401}
+    assert idle_clock.run(main()) == {401}
 
 
 def test_paths_of_the_console_and_health_need_no_key() -> None:
@@ -254,7 +256,7 @@ def test_paths_of_the_console_and_health_need_no_key() -> None:
                         found.add(response.status)
         return found
 
-    assert asyncio.run(main()) == {200}
+    assert idle_clock.run(main()) == {200}
 
 
 # --- answers
@@ -270,7 +272,7 @@ async def ask(method: str, path: str, **options: Any) -> tuple[int, Mapping[str,
 
 
 def test_preflight_allows_the_requested_method_and_headers() -> None:
-    status, headers, _ = asyncio.run(
+    status, headers, _ = idle_clock.run(
         ask(
             "OPTIONS",
             "/v1/realtime/client_secrets",
@@ -298,7 +300,7 @@ def test_preflight_allows_the_requested_method_and_headers() -> None:
 def test_every_refusal_has_the_shape_of_openai_and_an_id(
     method: str, path: str, status: int, code: str | None
 ) -> None:
-    got, headers, body = asyncio.run(ask(method, path))
+    got, headers, body = idle_clock.run(ask(method, path))
     assert got == status
     assert headers["x-request-id"].startswith("req_")
     error = json.loads(body)["error"]
@@ -315,13 +317,13 @@ def test_key_in_a_malformed_request_is_not_logged(caplog: pytest.LogCaptureFixtu
             writer.close()
             return answer
 
-    assert asyncio.run(answer()).startswith(b"HTTP/1.0 400 ")
+    assert idle_clock.run(answer()).startswith(b"HTTP/1.0 400 ")
     assert "sk-secret" not in caplog.text
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://[::1", "null"])
 def test_page_of_another_origin_is_refused_on_the_websocket_path_too(origin: str) -> None:
-    status, headers, _ = asyncio.run(ask("GET", "/v1/realtime", headers={"Origin": origin}))
+    status, headers, _ = idle_clock.run(ask("GET", "/v1/realtime", headers={"Origin": origin}))
     assert status == 403
     assert "Access-Control-Allow-Origin" not in headers
 
@@ -375,7 +377,7 @@ def test_failure_after_the_upgrade_is_a_close_frame(
         ):
             return await socket.receive()
 
-    message = asyncio.run(main())
+    message = idle_clock.run(main())
     assert message.type is aiohttp.WSMsgType.CLOSE
     assert (message.data, message.extra) == (code, reason)
     assert [record.levelno for record in caplog.records if record.exc_info] == (
@@ -393,4 +395,4 @@ def test_failure_in_a_streamed_body_leaves_it_incomplete() -> None:
                 async with http.get(f"{url}/stream") as response:
                     await response.read()
 
-    asyncio.run(main())
+    idle_clock.run(main())

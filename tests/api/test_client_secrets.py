@@ -1,6 +1,5 @@
 """Short-lived keys, made and used with the official client."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +9,7 @@ import msgspec
 import openai
 import pytest
 
+from tests import idle_clock
 from tests.server import Server, scripted, serving
 from vivavoce.limits.keys import hash_of
 from vivavoce.limits.tokens import Grant, TokenMint
@@ -69,7 +69,7 @@ def test_short_lived_key_opens_the_session_it_was_made_for() -> None:
                 assert session.instructions == "Be brief."
                 assert session.audio.output.voice == "cedar"
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_short_lived_key_expires_after_ten_minutes_by_default() -> None:
@@ -89,7 +89,7 @@ def test_short_lived_key_expires_after_ten_minutes_by_default() -> None:
                     "code": caught.value.body["code"],  # type: ignore[index]
                 }
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_short_lived_key_opens_a_transcription_session() -> None:
@@ -103,7 +103,7 @@ def test_short_lived_key_opens_a_transcription_session() -> None:
             )
             assert (await first_session(server, made.value)).type == "transcription"
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_token_of_a_page_needs_a_key_and_opens_a_session() -> None:
@@ -118,7 +118,7 @@ def test_token_of_a_page_needs_a_key_and_opens_a_session() -> None:
             assert body["token"].startswith("ek_")
             assert (await first_session(server, body["token"])).type == "realtime"
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_beta_paths_return_the_session_with_its_key() -> None:
@@ -138,7 +138,7 @@ def test_beta_paths_return_the_session_with_its_key() -> None:
             session = await first_session(server, written.client_secret.value)
             assert session.audio.input.transcription.language == "en"
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_short_lived_key_is_refused_by_other_routes() -> None:
@@ -149,7 +149,7 @@ def test_short_lived_key_is_refused_by_other_routes() -> None:
                 with pytest.raises(openai.AuthenticationError):
                     await browser.realtime.client_secrets.create()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_websocket_without_valid_key_gets_an_error_and_close_3000() -> None:
@@ -165,7 +165,7 @@ def test_websocket_without_valid_key_gets_an_error_and_close_3000() -> None:
             protocols = f"realtime, openai-insecure-api-key.{expired}"
             assert await turned_away(server, **{"Sec-WebSocket-Protocol": protocols}) == refusal
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize(
@@ -183,4 +183,4 @@ def test_key_is_accepted_in_every_place(query: str, headers: dict[str, str]) -> 
             async with session.post(url, headers=headers) as response:
                 return response.status
 
-    assert asyncio.run(main()) == 200
+    assert idle_clock.run(main()) == 200

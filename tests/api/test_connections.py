@@ -13,6 +13,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from tests.idle_clock import run
 from tests.server import HOST
 from vivavoce.limits.connections import (
     MIN_CONNECTIONS,
@@ -132,7 +133,7 @@ def test_head_that_is_not_completed_is_dropped(sent: bytes, secure: bool) -> Non
             client.write(sent)
             return await client.rest()
 
-    assert asyncio.run(main()) == (TOO_SLOW if sent else b"")
+    assert run(main()) == (TOO_SLOW if sent else b"")
 
 
 def test_second_head_that_is_not_completed_is_dropped() -> None:
@@ -144,7 +145,7 @@ def test_second_head_that_is_not_completed_is_dropped() -> None:
             client.write(HEAD)
             return await client.rest()
 
-    assert asyncio.run(main()) == TOO_SLOW
+    assert run(main()) == TOO_SLOW
 
 
 def test_tls_handshake_that_is_not_completed_is_dropped() -> None:
@@ -156,11 +157,11 @@ def test_tls_handshake_that_is_not_completed_is_dropped() -> None:
             client.writer.close()
             return rest
 
-    assert asyncio.run(main()) == b""
+    assert run(main()) == b""
 
 
-@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def test_oldest_tls_handshake_is_ended_where_the_table_is_full(run: Run) -> None:
+@pytest.mark.parametrize("run_on", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_oldest_tls_handshake_is_ended_where_the_table_is_full(run_on: Run) -> None:
     async def main() -> None:
         async with serving(secure=True, max_connections=3) as (_, connect, port):
             half = [Client(*await asyncio.open_connection(HOST, port)) for _ in range(5)]
@@ -175,7 +176,7 @@ def test_oldest_tls_handshake_is_ended_where_the_table_is_full(run: Run) -> None
             for client in half:
                 client.writer.close()
 
-    run(main())
+    run_on(main())
 
 
 def test_idle_connection_is_closed_after_the_keep_alive_time() -> None:
@@ -186,7 +187,7 @@ def test_idle_connection_is_closed_after_the_keep_alive_time() -> None:
             assert await client.answer() == (b"HTTP/1.1 200 OK", b"hello")
             return await client.rest()
 
-    assert asyncio.run(main()) == b""
+    assert run(main()) == b""
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -197,7 +198,7 @@ def test_body_that_arrives_too_slowly_is_dropped(secure: bool) -> None:
             client.write(BODY + b"some")
             return await client.rest()
 
-    assert asyncio.run(main()) == b""
+    assert run(main()) == b""
 
 
 def test_body_at_the_minimum_rate_is_read_to_its_end() -> None:
@@ -205,7 +206,7 @@ def test_body_at_the_minimum_rate_is_read_to_its_end() -> None:
         while True:
             client.write(b"\0")
             sent.append(1)
-            await asyncio.sleep(0)
+            await asyncio.sleep(SHORT / 20)
 
     async def main() -> None:
         async with serving(head_seconds=SHORT, min_body_bytes_per_second=10) as (_, connect, _port):
@@ -218,7 +219,7 @@ def test_body_at_the_minimum_rate_is_read_to_its_end() -> None:
             client.write(bytes(1_000_000 - len(sent)))
             assert await client.answer() == (b"HTTP/1.1 200 OK", bytes(1_000_000))
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_body_without_a_minimum_rate_may_arrive_slowly() -> None:
@@ -231,7 +232,7 @@ def test_body_without_a_minimum_rate_may_arrive_slowly() -> None:
             client.write(bytes(1_000_000))
             assert await client.answer() == (b"HTTP/1.1 200 OK", bytes(1_000_000))
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_body_that_the_handler_does_not_read_is_not_dropped() -> None:
@@ -247,7 +248,7 @@ def test_body_that_the_handler_does_not_read_is_not_dropped() -> None:
             client.write(bytes(100_000))
             assert await client.answer() == (b"HTTP/1.1 200 OK", b"1000000")
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_request_that_is_handled_longer_than_the_limits_is_answered() -> None:
@@ -266,7 +267,7 @@ def test_request_that_is_handled_longer_than_the_limits_is_answered() -> None:
             assert await client.answer() == (b"HTTP/1.1 200 OK", b"slow")
             assert await client.answer() == (b"HTTP/1.1 200 OK", b"hello")
 
-    asyncio.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -291,7 +292,7 @@ def test_websocket_stays_open_longer_than_the_limits(secure: bool) -> None:
             await socket.send_str("still here")
             assert await socket.receive_str(timeout=WAIT_SECONDS) == "still here"
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_full_table_drops_the_oldest_connection_without_a_request() -> None:
@@ -306,7 +307,7 @@ def test_full_table_drops_the_oldest_connection_without_a_request() -> None:
             second.write(b"\r\n")
             assert await second.answer() == (b"HTTP/1.1 200 OK", b"hello")
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_full_table_of_requests_answers_503_and_is_logged_once(
@@ -334,7 +335,7 @@ def test_full_table_of_requests_answers_503_and_is_logged_once(
                         break
 
     with caplog.at_level(logging.WARNING):
-        asyncio.run(main())
+        run(main())
     full = [record for record in caplog.records if "connections are in use" in record.message]
     assert len(full) == 1
 

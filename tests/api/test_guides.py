@@ -1,12 +1,12 @@
 """GET /docs/guides: the documentation as pages."""
 
-import asyncio
 import re
 from pathlib import Path
 
 import aiohttp
 from aiohttp import web
 
+from tests import idle_clock
 from tests.server import scripted, serving
 from vivavoce.api.guides import GUIDES, GuideRoutes, rendered
 
@@ -36,7 +36,7 @@ def test_every_guide_is_a_page_whose_links_and_pictures_are_there() -> None:
                     elif anchor:
                         assert f'id="{anchor}"' in target, (name, link)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_heading_has_an_anchor_and_markup_of_html_is_text() -> None:

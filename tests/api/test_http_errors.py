@@ -1,6 +1,5 @@
 """Errors of the machine and of the body of a request have a status and OpenAI's shape."""
 
-import asyncio
 import errno
 from typing import Any
 
@@ -8,6 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests import idle_clock
 from tests.server import HOST, scripted, serving
 from vivavoce.api.auth import Auth
 from vivavoce.errors import StorageFull, StoreError
@@ -39,7 +39,7 @@ def answer_of_failing_handler(exc: Exception) -> tuple[int, str | None, dict[str
         finally:
             await runner.cleanup()
 
-    return asyncio.run(main())
+    return idle_clock.run(main())
 
 
 @pytest.mark.parametrize(
@@ -108,5 +108,5 @@ def test_body_with_broken_content_encoding_is_400(path: str) -> None:
         ):
             return response.status, (await response.json())["error"]
 
-    status, error = asyncio.run(main())
+    status, error = idle_clock.run(main())
     assert (status, error["type"]) == (400, "invalid_request_error")

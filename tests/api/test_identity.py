@@ -1,6 +1,5 @@
 """The name of the API key reaches the session, however the session is opened."""
 
-import asyncio
 from dataclasses import replace
 
 import aiohttp
@@ -8,10 +7,12 @@ import msgspec
 import openai
 import pytest
 
+from tests import idle_clock
 from tests.server import HOST, scripted
-from vivavoce.app import application, auth_of, build
+from vivavoce.app import build
 from vivavoce.limits.keys import hash_of
 from vivavoce.protocol.session import SessionObject
+from vivavoce.routes import application, auth_of
 from vivavoce.runtime.parts import Observer
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.server import serve_app
@@ -56,5 +57,5 @@ def test_session_has_the_name_of_its_key(keys: dict[str, str], short_lived: bool
                     assert (await socket.receive_json())["type"] == "session.created"
                 await sessions.drain(0)
 
-    asyncio.run(main())
+    idle_clock.run(main())
     assert found == [who]

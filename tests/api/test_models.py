@@ -1,11 +1,11 @@
 """What can be asked for by name."""
 
-import asyncio
 from typing import Any
 
 import openai
 import pytest
 
+from tests import idle_clock
 from tests.api.audio_stage import stage
 from tests.server import scripted, serving
 from vivavoce.limits.keys import hash_of
@@ -17,7 +17,7 @@ def test_model_list_has_the_configured_models() -> None:
         async with stage() as here:
             return await here.client.models.list(), await here.client.models.retrieve("default")
 
-    listed, model = asyncio.run(main())
+    listed, model = idle_clock.run(main())
     assert listed.data == [model]
     assert model.to_dict() == {
         "id": "default",
@@ -35,7 +35,7 @@ def test_unknown_model_is_not_found(name: str) -> None:
                 await here.client.models.retrieve(name)
             return caught.value
 
-    error = asyncio.run(main())
+    error = idle_clock.run(main())
     assert (error.code, error.param) == ("model_not_found", "model")
     assert error.type == "invalid_request_error"
     assert name in error.message
@@ -53,7 +53,7 @@ def test_voice_list_has_models_and_a_sample_of_each_voice() -> None:
             async with here.http.get(f"{here.base}/audio/voices/nobody/sample") as answer:
                 return voices, sample, answer.status
 
-    voices, sample, missing = asyncio.run(main())
+    voices, sample, missing = idle_clock.run(main())
     assert voices["data"] == voices["voices"]
     assert voices["data"][0] == {
         "id": "anna",
@@ -84,7 +84,7 @@ def test_lists_need_a_key_where_the_server_has_keys() -> None:
             async with openai.AsyncOpenAI(api_key="vv-a key", base_url=base) as ada:
                 return [model.id async for model in ada.models.list()]
 
-    assert asyncio.run(main()) == ["default"]
+    assert idle_clock.run(main()) == ["default"]
 
 
 def test_audio_lists_have_what_open_webui_reads() -> None:
@@ -97,7 +97,7 @@ def test_audio_lists_have_what_open_webui_reads() -> None:
                     answers.append(await answer.json())
             return answers[0], answers[1], answers[2]
 
-    models, voices, of_model = asyncio.run(main())
+    models, voices, of_model = idle_clock.run(main())
     assert models["models"] == models["data"]
     assert [(model["id"], model["name"]) for model in models["models"]] == [("default", "default")]
     assert {voice["id"]: voice["name"] for voice in voices["voices"]} == {"anna": "anna"}

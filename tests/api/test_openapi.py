@@ -1,6 +1,5 @@
 """The OpenAPI document: every route and every schema, and answers that match it."""
 
-import asyncio
 import re
 from collections.abc import Iterator
 from hashlib import sha256
@@ -11,6 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from tests import idle_clock
 from tests.api.audio_stage import tone
 from tests.api.routes_stage import wav_of
 from tests.server import Server, scripted, serving
@@ -97,7 +97,7 @@ def test_document_and_routes_have_the_same_operations() -> None:
             return {(method, path) for method, path in found if method != "head"}
 
     described = {(method, path) for method, path, _ in OPERATIONS.values()}
-    assert asyncio.run(routes()) == described
+    assert idle_clock.run(routes()) == described
 
 
 FILES = {
@@ -188,7 +188,7 @@ def test_answer_of_an_operation_matches_its_description(operation_id: str) -> No
         ):
             return await request(server, session, operation_id)
 
-    status, content_type, body = asyncio.run(main())
+    status, content_type, body = idle_clock.run(main())
     assert status == EXPECTED_STATUS.get(operation_id, 200)
     _, _, operation = OPERATIONS[operation_id]
     content = resolved(operation["responses"][str(status)])["content"]

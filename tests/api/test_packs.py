@@ -11,13 +11,15 @@ import msgspec
 import pytest
 from yarl import URL
 
+from tests import idle_clock
 from tests.server import Server, scripted, serving
 from tests.test_packs_command import WEIGHTS, offer, wheel_of
 from vivavoce import configured
 from vivavoce.engines import packs, pulling
 from vivavoce.engines.packs import Pack, PackFile
 from vivavoce.limits.keys import hash_of
-from vivavoce.settings import Settings, parse
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import parse
 
 SLASHED = "Owner/tiny-model.en"
 Test = Callable[[Server, aiohttp.ClientSession], Coroutine[Any, Any, None]]
@@ -62,7 +64,7 @@ def served(test: Test, settings: Settings | None = None) -> None:
         ):
             await test(server, client)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 async def ids(client: aiohttp.ClientSession) -> list[str]:

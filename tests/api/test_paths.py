@@ -1,12 +1,11 @@
 """Doubled and trailing slashes and Azure's addresses are served as the paths they stand for."""
 
-import asyncio
-
 import aiohttp
 import msgspec
 import pytest
 from yarl import URL
 
+from tests import idle_clock
 from tests.server import scripted, serving
 from vivavoce.api.paths import canonical
 from vivavoce.limits.keys import hash_of
@@ -79,7 +78,7 @@ def test_doubled_and_trailing_slashes_are_served_for_every_method() -> None:
         ("POST", "/v1//audio/speech/"),
         ("POST", "/v1//chat//completions"),
     )
-    assert asyncio.run(statuses(*requests)) == [200] * len(requests)
+    assert idle_clock.run(statuses(*requests)) == [200] * len(requests)
 
 
 def test_addresses_of_azure_are_served_with_its_key_header() -> None:
@@ -89,8 +88,8 @@ def test_addresses_of_azure_are_served_with_its_key_header() -> None:
         ("POST", f"/openai/deployments/gpt-4o/chat/completions?{VERSION}"),
         ("POST", f"/openai/deployments/tts/audio/speech?{VERSION}"),
     )
-    assert asyncio.run(statuses(*requests)) == [200] * len(requests)
-    assert asyncio.run(statuses(*requests, **{"api-key": "wrong"})) == [401] * len(requests)
+    assert idle_clock.run(statuses(*requests)) == [200] * len(requests)
+    assert idle_clock.run(statuses(*requests, **{"api-key": "wrong"})) == [401] * len(requests)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,7 @@ def test_websocket_is_served_under_its_other_addresses(path: str) -> None:
             event = await socket.receive_json()
             return str(event["type"])
 
-    assert asyncio.run(main()) == "session.created"
+    assert idle_clock.run(main()) == "session.created"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def test_404_names_the_path_that_exists(path: str, hint: str) -> None:
             assert response.status == 404
             return str((await response.json())["error"]["message"])
 
-    assert asyncio.run(main()).startswith(f"There is nothing at {path}{hint}")
+    assert idle_clock.run(main()).startswith(f"There is nothing at {path}{hint}")
 
 
 def test_deployment_is_the_model_of_a_chat_whose_body_names_none() -> None:
@@ -144,4 +143,4 @@ def test_deployment_is_the_model_of_a_chat_whose_body_names_none() -> None:
             async with http.post(url, json=body) as answer:
                 return str((await answer.json())["model"])
 
-    assert asyncio.run(main()) == "gpt-4o"
+    assert idle_clock.run(main()) == "gpt-4o"

@@ -1,6 +1,5 @@
 """The routes that need no key: the console, its client, health and readiness."""
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +7,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from tests import idle_clock
 from tests.server import scripted, serving
 from tests.transports.webrtc.caller import calling
 from vivavoce import __version__
@@ -56,7 +56,7 @@ def test_static_file_on_a_server_with_keys_is_sent_without_one_and_again_when_ch
             async with client.get(server.http + path, headers=outdated) as answer:
                 assert answer.status == 200
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("folder", ["console", "docs", "testing"])
@@ -71,7 +71,7 @@ def test_static_file_outside_its_folder_is_not_found(folder: str, name: str) -> 
             assert answer.status == 404
             assert (await answer.json())["error"]["message"]
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_client_module_from_a_page_of_another_local_port_may_be_imported() -> None:
@@ -85,7 +85,7 @@ def test_client_module_from_a_page_of_another_local_port_may_be_imported() -> No
             assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
             assert await answer.text() == 'export * from "./console/client.js";\n'
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 async def status_and_body(http: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
@@ -101,7 +101,7 @@ def test_health_has_the_version_and_counts_sessions() -> None:
             async with calling(server):
                 assert (await status_and_body(http, "/health"))[1]["sessions"] == 1
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_ready_on_a_full_server_is_503() -> None:
@@ -114,7 +114,7 @@ def test_ready_on_a_full_server_is_503() -> None:
                 full = {"status": "not ready", "sessions": 1}
                 assert await status_and_body(http, "/ready") == (503, full)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 class Breakable:
@@ -155,4 +155,4 @@ def test_ready_with_an_engine_down_or_loading_is_503_and_names_it() -> None:
                 {"status": "not ready", "sessions": 0, "loading": ["stt:breakable"]},
             )
 
-    asyncio.run(main())
+    idle_clock.run(main())

@@ -1,12 +1,12 @@
 """GET /v1/sessions: what operators see of open sessions, and how they end them."""
 
-import asyncio
 from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
+from tests import idle_clock
 from tests.clients.browser_stage import KEY, behind_a_key
 from tests.server import scripted, serving
 from vivavoce.protocol.responses import DurationUsage
@@ -75,7 +75,7 @@ def test_session_is_listed_watched_and_ended(watch: str) -> None:
             assert said.strip() == ("Good evening." if watch == "captions" else "")
             assert (await http.delete(path)).status == 404
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_session_list_needs_an_admin_key() -> None:
@@ -89,7 +89,7 @@ def test_session_list_needs_an_admin_key() -> None:
             assert refused.status == 403
             assert "admin key" in (await refused.json())["error"]["message"]
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def one_session(*, captions: bool = False) -> tuple[LiveSession, LiveSessions]:

@@ -12,6 +12,7 @@ import msgspec
 import openai
 import pytest
 
+from tests import idle_clock
 from tests.api.audio_stage import stage
 from vivavoce.api import speech as speech_routes
 from vivavoce.audio.formats import RATE
@@ -74,7 +75,7 @@ def test_speech_in_every_format_is_as_long_as_the_text() -> None:
                 made[kind] = answer.response.headers["Content-Type"], answer.content
             return made
 
-    made = asyncio.run(main())
+    made = idle_clock.run(main())
     assert {kind: content_type for kind, (content_type, _) in made.items()} == {
         "mp3": "audio/mpeg",
         "opus": "audio/opus",
@@ -102,7 +103,7 @@ def test_default_format_is_mp3_and_streams_the_same_file() -> None:
                 pieces = [piece async for piece in answer.iter_bytes()]
             return whole.content, b"".join(pieces)
 
-    whole, streamed = asyncio.run(main())
+    whole, streamed = idle_clock.run(main())
     assert whole == streamed
 
 
@@ -120,7 +121,7 @@ def test_sse_events_hold_the_same_file_and_its_usage() -> None:
                 msgspec.json.decode(line.strip().removeprefix("data: ")) for line in lines
             ]
 
-    whole, (*deltas, done) = asyncio.run(main())
+    whole, (*deltas, done) = idle_clock.run(main())
     assert {event["type"] for event in deltas} == {"speech.audio.delta"}
     assert b"".join(b64decode(event["audio"]) for event in deltas) == whole
     assert done == {
@@ -144,7 +145,7 @@ def test_first_clause_is_sent_before_the_next_is_synthesised() -> None:
                     break
             return heard
 
-    assert asyncio.run(main()) == bytes(RATE)
+    assert idle_clock.run(main()) == bytes(RATE)
 
 
 def test_client_disconnect_stops_the_engine() -> None:
@@ -160,7 +161,7 @@ def test_client_disconnect_stops_the_engine() -> None:
             async with asyncio.timeout(60):
                 await engine.closed.wait()
 
-    asyncio.run(main())
+    idle_clock.run(main())
     assert engine.said == ["A first clause, ", "then another one. "]
 
 
@@ -185,7 +186,7 @@ def test_voice_speed_and_instructions_reach_the_engine() -> None:
         async with stage(tts=engine, default_voice="of another engine") as here:
             await here.client.audio.speech.create(input="Hi.", model="tts-1", voice="nobody")
 
-    asyncio.run(main())
+    idle_clock.run(main())
     assert got == [
         ("alloy", 1.0, ""),
         ("cedar", 1.0, ""),
@@ -219,7 +220,7 @@ def test_invalid_field_is_named_in_the_error(
         async with stage() as here:
             return await here.post("/audio/speech", json=body | fields)
 
-    status, answer = asyncio.run(main())
+    status, answer = idle_clock.run(main())
     assert (status, answer["error"]["param"]) == (400, param)
     assert code is None or answer["error"]["code"] == code
 
@@ -233,7 +234,7 @@ def test_body_that_is_not_json_or_too_large_is_refused() -> None:
                 await here.post("/audio/speech", data=BytesIO(b" " * (1 << 20) + b"{}")),
             ]
 
-    answers = asyncio.run(main())
+    answers = idle_clock.run(main())
     assert [status for status, _ in answers] == [400, 400, 413]
 
 
@@ -244,7 +245,7 @@ def test_engine_failure_before_the_answer_is_503_with_retry_after() -> None:
                 await here.client.audio.speech.create(input=TEXT, model="m", voice="alloy")
             return caught.value
 
-    error = asyncio.run(main())
+    error = idle_clock.run(main())
     assert (error.status_code, error.code) == (503, "engine_error")
     assert error.response.headers["Retry-After"] == "5"
 
@@ -259,7 +260,7 @@ def test_engine_failure_on_the_way_aborts_the_connection() -> None:
                     await answer.read()
                 return answer.status
 
-    assert asyncio.run(main()) == 200
+    assert idle_clock.run(main()) == 200
 
 
 def test_engine_failure_on_the_way_is_the_last_sse_event() -> None:
@@ -270,7 +271,7 @@ def test_engine_failure_on_the_way_is_the_last_sse_event() -> None:
                 lines = (await answer.read()).split(b"\n\n")
             return [msgspec.json.decode(line.removeprefix(b"data: ")) for line in lines if line]
 
-    *deltas, last = asyncio.run(main())
+    *deltas, last = idle_clock.run(main())
     assert b"".join(b64decode(event["audio"]) for event in deltas) == bytes(RATE)
     assert (last["error"]["code"], last["error"]["message"]) == ("engine_error", "it broke")
 
@@ -280,7 +281,7 @@ def test_engine_that_stalls_is_an_error() -> None:
         async with stage(tts={"stall_on": "Hi"}, stall_timeout_s=0.01) as here:
             return await here.post("/audio/speech", json={"input": "Hi."})
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     assert (status, body["error"]["message"]) == (503, "the synthesiser made no sound for 0.01 s")
 
 
@@ -295,7 +296,7 @@ def test_long_text_begins_with_a_short_clause_then_sentences() -> None:
                 voice="alloy",
             )
 
-    asyncio.run(main())
+    idle_clock.run(main())
     assert [text for text, _, _ in engine.spoken] == [
         "Well, all in all, ",
         "it is so. ",
@@ -316,7 +317,7 @@ def test_text_with_nothing_to_say_is_a_short_silent_file(text: str, kind: FileFo
             )
             return answer.content
 
-    file = asyncio.run(main())
+    file = idle_clock.run(main())
     pcm = file if kind == "pcm" else files.read(file)
     assert 0.09 < len(pcm) / 2 / RATE < 0.2
     assert {*pcm} <= {0, 1, 2, 3, 253, 254, 255}
@@ -334,10 +335,10 @@ def test_flac_answer_has_its_length_unless_it_is_long(monkeypatch: pytest.Monkey
             )
             return answer.content
 
-    file = asyncio.run(main())
+    file = idle_clock.run(main())
     assert samples(file) == len(files.read(file)) // 2 > 0
     monkeypatch.setattr(speech_routes, "FLAC_HELD_SECONDS", 0)
-    streamed = asyncio.run(main())
+    streamed = idle_clock.run(main())
     assert samples(streamed) == 0
     assert files.read(streamed) == files.read(file)
 
@@ -363,9 +364,9 @@ def test_lost_synthesiser_is_asked_again_and_no_audio_is_doubled() -> None:
             )
             return answer.content
 
-    whole = asyncio.run(main(0))
+    whole = idle_clock.run(main(0))
     assert whole
-    assert asyncio.run(main(1)) == whole
+    assert idle_clock.run(main(1)) == whole
 
 
 def test_lone_surrogates_in_the_text_are_replaced() -> None:
@@ -378,5 +379,5 @@ def test_lone_surrogates_in_the_text_are_replaced() -> None:
                 await answer.read()
                 return answer.status
 
-    assert asyncio.run(main()) == 200
+    assert idle_clock.run(main()) == 200
     assert "".join(text for text, _, _ in engine.spoken).startswith("Great ")

@@ -1,12 +1,12 @@
 """Analyses of recordings, before scripted engines: a voice is the pitch of a tone."""
 
-import asyncio
 from base64 import b64encode
 from typing import Any
 
 import aiohttp
 import pytest
 
+from tests import idle_clock
 from tests.api.audio_stage import quiet, stage, tone
 from tests.api.routes_stage import wav_of
 from vivavoce.engines.scripted.scripts import SpeakerScript
@@ -30,7 +30,7 @@ async def answers(path: str, *forms: aiohttp.FormData, **options: Any) -> list[t
 
 
 def test_timestamps_are_those_of_the_speech() -> None:
-    found = asyncio.run(
+    found = idle_clock.run(
         answers(
             TIMESTAMPS,
             form(TWICE, min_silence_duration_ms="300"),
@@ -51,7 +51,7 @@ def test_timestamps_are_those_of_the_speech() -> None:
 
 @pytest.mark.parametrize("sound", [quiet(2), quiet(0.0001), tone(0.001)])
 def test_timestamps_of_silence_or_one_sample_are_few(sound: bytes) -> None:
-    ((status, found),) = asyncio.run(answers(TIMESTAMPS, form(wav_of(sound or bytes(2)))))
+    ((status, found),) = idle_clock.run(answers(TIMESTAMPS, form(wav_of(sound or bytes(2)))))
     assert status == 200
     assert len(found) <= 1
 
@@ -69,14 +69,14 @@ def test_timestamps_of_silence_or_one_sample_are_few(sound: bytes) -> None:
 def test_timestamps_request_that_is_invalid_is_400(
     file: bytes, fields: dict[str, str], param: str, code: str
 ) -> None:
-    ((status, body),) = asyncio.run(answers(TIMESTAMPS, form(file, **fields)))
+    ((status, body),) = idle_clock.run(answers(TIMESTAMPS, form(file, **fields)))
     assert status == 400
     assert (body["error"]["param"], body["error"]["code"]) == (param, code)
 
 
 def test_recording_beyond_the_limits_is_refused() -> None:
-    ((large, _),) = asyncio.run(answers(TIMESTAMPS, form(TWICE), max_bytes=1000))
-    ((long, body),) = asyncio.run(answers(TIMESTAMPS, form(TWICE), max_seconds=1.0))
+    ((large, _),) = idle_clock.run(answers(TIMESTAMPS, form(TWICE), max_bytes=1000))
+    ((long, body),) = idle_clock.run(answers(TIMESTAMPS, form(TWICE), max_seconds=1.0))
     assert (large, long) == (413, 400)
     assert body["error"]["message"] == "The file lasts longer than 1 s."
 
@@ -87,7 +87,7 @@ def reference(sound: bytes) -> str:
 
 def test_embedding_has_the_shape_of_text_embeddings() -> None:
     low = wav_of(tone(1.5, LOW) + quiet(1.0) + tone(0.5, LOW))
-    ((status, body),) = asyncio.run(answers(EMBEDDING, form(low, model="any")))
+    ((status, body),) = idle_clock.run(answers(EMBEDDING, form(low, model="any")))
     assert status == 200
     assert (body["object"], body["model"]) == ("list", "scripted")
     (made,) = body["data"]
@@ -97,7 +97,7 @@ def test_embedding_has_the_shape_of_text_embeddings() -> None:
 
 
 def test_diarization_labels_the_turns_of_each_speaker() -> None:
-    json, rttm, named = asyncio.run(diarized())
+    json, rttm, named = idle_clock.run(diarized())
     assert [segment["speaker"] for segment in json["segments"]] == ["A", "B", "A"]
     assert json["duration"] == pytest.approx(7.2)
     edges = [edge for segment in json["segments"] for edge in (segment["start"], segment["end"])]
@@ -122,14 +122,14 @@ async def diarized() -> tuple[Any, str, Any]:
 
 def test_change_of_speaker_without_a_pause_is_found() -> None:
     talk = wav_of(tone(3.0, LOW) + tone(3.0, HIGH))
-    ((_, body),) = asyncio.run(answers(DIARIZATION, form(talk)))
+    ((_, body),) = idle_clock.run(answers(DIARIZATION, form(talk)))
     low, high = body["segments"]
     assert (low["speaker"], high["speaker"]) == ("A", "B")
     assert low["end"] == high["start"] == pytest.approx(3.0, abs=0.5)
 
 
 def test_diarization_of_silence_has_no_segments() -> None:
-    ((status, body),) = asyncio.run(answers(DIARIZATION, form(wav_of(quiet(2)))))
+    ((status, body),) = idle_clock.run(answers(DIARIZATION, form(wav_of(quiet(2)))))
     assert (status, body) == (200, {"duration": 2.0, "segments": []})
 
 
@@ -145,13 +145,13 @@ def test_diarization_of_silence_has_no_segments() -> None:
 def test_analysis_request_that_is_invalid_is_400(
     path: str, file: bytes, fields: dict[str, str], param: str, code: str
 ) -> None:
-    ((status, body),) = asyncio.run(answers(path, form(file, **fields)))
+    ((status, body),) = idle_clock.run(answers(path, form(file, **fields)))
     assert status == 400
     assert (body["error"]["param"], body["error"]["code"]) == (param, code)
 
 
 def test_embedding_of_silence_is_refused_and_of_one_sample_is_none() -> None:
-    (quiet_one, one) = asyncio.run(
+    (quiet_one, one) = idle_clock.run(
         answers(EMBEDDING, form(wav_of(quiet(2))), form(wav_of(bytes(2))))
     )
     for status, body in (quiet_one, one):
@@ -164,7 +164,7 @@ def test_embedding_of_silence_is_refused_and_of_one_sample_is_none() -> None:
         ([], "known_speaker_references", "There are 1 names of speakers and 0 references"),
         (["a.wav"], "known_speaker_references[0]", "expected a data URL"),
         (["data:audio/wav;base64,?"], "known_speaker_references[0]", "not valid base64"),
-        (["data:text/plain,hello"], "known_speaker_references[0]", "is not a sound file"),
+        (["data:text/plain,hello"], "known_speaker_references[0]", "is not an audio file"),
         ([reference(quiet(1))], "known_speaker_references[0]", "There is no speech in"),
     ],
 )
@@ -178,20 +178,20 @@ def test_reference_that_cannot_be_used_is_named(
             asked.add_field("known_speaker_references[]", each)
         return (await answers(DIARIZATION, asked))[0]
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     assert (status, body["error"]["param"]) == (400, param)
     assert message in body["error"]["message"]
 
 
 @pytest.mark.parametrize("path", [EMBEDDING, DIARIZATION])
 def test_server_without_a_speaker_model_says_how_to_install_one(path: str) -> None:
-    ((status, body),) = asyncio.run(answers(path, form(TALK), speaker=None))
+    ((status, body),) = idle_clock.run(answers(path, form(TALK), speaker=None))
     assert (status, body["error"]["code"]) == (400, "unsupported")
     assert "vivavoce models pull resemblyzer" in body["error"]["message"]
 
 
 def test_speaker_model_that_fails_is_503() -> None:
     failing = SpeakerScript(error="out of order")
-    ((status, body),) = asyncio.run(answers(DIARIZATION, form(TALK), speaker=failing))
+    ((status, body),) = idle_clock.run(answers(DIARIZATION, form(TALK), speaker=failing))
     assert status == 503
     assert "out of order" in body["error"]["message"]

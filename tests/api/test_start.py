@@ -1,6 +1,5 @@
 """POST /start and /connect, and the sessions that they promise."""
 
-import asyncio
 import uuid
 from typing import Any
 
@@ -8,6 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests import idle_clock
 from tests.clients.browser_stage import KEY, behind_a_key
 from tests.server import scripted, serving
 from vivavoce.api.start import MAX_STARTED, SESSION_SECONDS, PromisedSessions
@@ -39,7 +39,7 @@ def started(
         ):
             return reply.status, await reply.json(), f"127.0.0.1:{server.port}"
 
-    return asyncio.run(main())
+    return idle_clock.run(main())
 
 
 def test_start_for_a_websocket_answers_its_address_alone() -> None:
@@ -106,7 +106,7 @@ def test_promised_session_is_the_same_for_the_same_key_of_idempotency() -> None:
             sessions.find(first)
         assert await sessions.add(opening, {}, ("me", "k1")) != first
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_promised_session_is_that_of_the_process_which_promised_it_first() -> None:
@@ -125,7 +125,7 @@ def test_promised_session_is_that_of_the_process_which_promised_it_first() -> No
         with pytest.raises(web.HTTPNotFound):
             there.find(promised)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_promised_sessions_forget_the_oldest_beyond_their_number() -> None:
@@ -138,4 +138,4 @@ def test_promised_sessions_forget_the_oldest_beyond_their_number() -> None:
         with pytest.raises(InvalidRequest, match="UUID"):
             sessions.find("7")
 
-    asyncio.run(main())
+    idle_clock.run(main())

@@ -1,6 +1,5 @@
 """POST /telephony/{provider} and POST /: who may request an answer, and what it says."""
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -16,6 +15,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests import idle_clock
 from tests.server import Server, scripted, serving
 from vivavoce.api.provider_signatures import (
     SignedRequest,
@@ -25,7 +25,8 @@ from vivavoce.api.provider_signatures import (
 from vivavoce.errors import SettingsError, Unauthorized
 from vivavoce.limits.keys import hash_of
 from vivavoce.secret import Secret
-from vivavoce.settings import Settings, load_tree
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import load_tree
 
 KEY = "vv-the-key-of-a-phone-number"
 TWILIO = {"CallSid": "CA1234567890ABCDE", "AccountSid": "AC1", "From": "+12349013030"}
@@ -67,7 +68,7 @@ def asked(
         async with serving(settings) as server:
             return await fetch(server)
 
-    return asyncio.run(main())
+    return idle_clock.run(main())
 
 
 def stream_of(xml: str) -> Element:
@@ -184,7 +185,7 @@ def test_short_lived_key_does_not_make_another_one() -> None:
             async with http.post(f"{server.http}/?api_key={token}", data=TWILIO) as reply:
                 return reply.status
 
-    assert asyncio.run(main()) == 401
+    assert idle_clock.run(main()) == 401
 
 
 # --- signatures

@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai.types.audio import TranscriptionDiarized
 
+from tests import idle_clock
 from tests.api.audio_stage import Stage, quiet, stage, tone
 from tests.api.routes_stage import wav_of
 from tests.media.sound import container
@@ -70,7 +71,7 @@ def test_recording_is_answered_in_every_format() -> None:
                 for kind in ("json", "text", "srt", "vtt")
             ]
 
-    json, text, srt, vtt = asyncio.run(main())
+    json, text, srt, vtt = idle_clock.run(main())
     assert (json.text, json.usage.seconds) == ("one two three", 3)
     assert text == "one two three\n"
     assert srt == "1\n00:00:00,096 --> 00:00:00,996\none two three\n\n"
@@ -90,7 +91,7 @@ def test_verbose_json_has_the_requested_times() -> None:
                 for granularities in GRANULARITIES
             ]
 
-    words, segments, both = asyncio.run(main())
+    words, segments, both = idle_clock.run(main())
     assert (words.duration, words.language, words.text) == (2.1, "english", "one two three")
     assert [(w.word, w.start, w.end) for w in words.words] == [
         ("one", 0.096, 0.396),
@@ -114,7 +115,7 @@ def test_long_recording_is_cut_at_pauses_and_answered_in_order() -> None:
                 file=("a.wav", TWICE), model="whisper-1", response_format="verbose_json"
             )
 
-    got = asyncio.run(main())
+    got = idle_clock.run(main())
     assert got.text == "one two"
     assert [(s.id, s.text, s.start, s.end, s.seek) for s in got.segments] == [
         (0, "one", 0.0, 1.216, 0),
@@ -133,7 +134,7 @@ def test_streamed_deltas_concatenate_to_the_text() -> None:
             )
             return [event async for event in stream]
 
-    *deltas, done = asyncio.run(main())
+    *deltas, done = idle_clock.run(main())
     assert [event.delta for event in deltas] == ["one", " two", " three", " four"]
     assert {event.type for event in deltas} == {"transcript.text.delta"}
     assert (done.type, done.text) == ("transcript.text.done", "one two three four")
@@ -161,7 +162,7 @@ def test_logprobs_are_sent_where_asked_for_and_known(logprob: float | None) -> N
             events = [event async for event in stream]
             return whole, events, await create(file=("a.wav", TWICE), model="m")
 
-    whole, events, without = asyncio.run(main())
+    whole, events, without = idle_clock.run(main())
     assert without.logprobs is None
     *deltas, done = events
     if logprob is None:
@@ -202,7 +203,7 @@ def test_diarized_transcript_has_a_segment_for_each_passage_of_a_speaker() -> No
             )
             return whole, events, silent
 
-    whole, events, silent = asyncio.run(main())
+    whole, events, silent = idle_clock.run(main())
     assert isinstance(whole, TranscriptionDiarized)
     assert (whole.text, whole.duration, whole.task) == ("one two three", 7.6, "transcribe")
     assert [(each.id, each.speaker, each.text) for each in whole.segments] == [
@@ -227,7 +228,7 @@ def test_diarized_transcript_without_a_speaker_model_is_refused() -> None:
         async with stage(speaker=None) as here:
             return await here.transcribe(SPOKEN, response_format="diarized_json")
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     assert (status, body["error"]["code"]) == (400, "unsupported")
 
 
@@ -240,7 +241,7 @@ def test_silent_recording_has_empty_text(sound: bytes) -> None:
             stream = await create(file=("a.wav", wav_of(sound)), model="whisper-1", stream=True)
             return whole, [event async for event in stream]
 
-    whole, streamed = asyncio.run(main())
+    whole, streamed = idle_clock.run(main())
     assert whole.text == ""
     assert [(event.type, event.text) for event in streamed] == [("transcript.text.done", "")]
 
@@ -266,7 +267,7 @@ def test_kind_of_file_is_found_in_its_bytes(kind: str, codec: str) -> None:
             named = ("talk.mp3", file, "audio/mpeg"), ("x", file, "text/plain"), file
             return [(await create(file=each, model="whisper-1")).text for each in named]
 
-    assert asyncio.run(main()) == ["hello"] * 3
+    assert idle_clock.run(main()) == ["hello"] * 3
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ def test_raw_samples_are_read_as_declared(name: str, content_type: str, seconds:
                 file=(name, tone(2.0), content_type), model="whisper-1"
             )
 
-    assert asyncio.run(main()).usage.seconds == seconds
+    assert idle_clock.run(main()).usage.seconds == seconds
 
 
 def test_file_without_a_name_and_chunked_upload_are_accepted() -> None:
@@ -303,7 +304,7 @@ def test_file_without_a_name_and_chunked_upload_are_accepted() -> None:
             kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
             return await here.post(data=chunks(), headers=kind)
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     assert (status, body["text"]) == (200, "hello")
 
 
@@ -318,7 +319,7 @@ def test_language_and_prompt_reach_the_engine() -> None:
                 status, _ = await here.post(f"/audio/{path}", data=form)
                 assert status == 503
 
-    asyncio.run(main())
+    idle_clock.run(main())
     assert engine.asked == [("it", "Ciao")] * 2
 
 
@@ -335,7 +336,7 @@ def test_language_that_the_recogniser_does_not_know_is_refused_with_the_remedy()
             form.add_field("file", SPOKEN, filename="a.wav")
             return await here.post("/audio/transcriptions", data=form)
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     error = body["error"]
     assert (status, error["param"], error["code"]) == (400, "language", "unsupported_language")
     assert "does not know the language 'de', but 'en'; leave `language` out" in error["message"]
@@ -359,7 +360,7 @@ def test_translation_is_made_by_an_engine_that_translates() -> None:
             return transcript["text"], english.text
 
     with pytest.warns(DeprecationWarning, match="deprecated"):  # the client's own
-        assert asyncio.run(main()) == ("guten Tag", "good day")
+        assert idle_clock.run(main()) == ("guten Tag", "good day")
 
 
 def test_translation_names_english_as_its_language() -> None:
@@ -373,7 +374,7 @@ def test_translation_names_english_as_its_language() -> None:
             )
 
     with pytest.warns(DeprecationWarning, match="deprecated"):  # the client's own
-        got = asyncio.run(main())
+        got = idle_clock.run(main())
     assert (got.language, got.text) == ("english", "one two three")
     assert got.to_dict()["task"] == "translate"
 
@@ -392,7 +393,7 @@ def test_invalid_field_is_named_in_the_error(fields: dict[str, str], param: str)
         async with stage() as here:
             return await here.transcribe(SPOKEN, **fields)
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     assert (status, body["error"]["param"]) == (400, param)
 
 
@@ -405,7 +406,7 @@ def test_engine_failure_is_503_with_retry_after() -> None:
                 )
             return caught.value
 
-    error = asyncio.run(main())
+    error = idle_clock.run(main())
     assert refused(error) == (503, None, "engine_error")
     assert error.response.headers["Retry-After"] == "5"
     assert "it broke" in error.message
@@ -422,7 +423,7 @@ def test_failure_after_the_first_words_is_the_last_event() -> None:
                 await anext(stream)
             return first.to_dict(), caught.value.message
 
-    assert asyncio.run(main()) == ({"type": "transcript.text.delta", "delta": "one"}, "it broke")
+    assert idle_clock.run(main()) == ({"type": "transcript.text.delta", "delta": "one"}, "it broke")
 
 
 def test_engine_that_stalls_is_an_error() -> None:
@@ -430,7 +431,7 @@ def test_engine_that_stalls_is_an_error() -> None:
         async with stage(stt=Listener(), stall_timeout_s=0.01) as here:
             return await here.transcribe(SPOKEN)
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     assert status == 503
     assert body["error"]["message"] == "speech recognition gave nothing for 0.01 s"
 
@@ -450,7 +451,7 @@ def test_client_disconnect_stops_the_engine() -> None:
             async with asyncio.timeout(60):
                 await engine.closed.wait()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_recordings_share_the_slots_of_the_engine() -> None:
@@ -482,5 +483,5 @@ def test_recordings_share_the_slots_of_the_engine() -> None:
         async with stage(stt=Counting(), max_passages=3) as here:
             return await asyncio.gather(*(one(here) for _ in range(4)))
 
-    assert asyncio.run(main()) == ["word word word word"] * 4
+    assert idle_clock.run(main()) == ["word word word word"] * 4
     assert most == 3

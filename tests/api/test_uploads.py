@@ -18,6 +18,7 @@ import aiohttp
 import openai
 import pytest
 
+from tests import idle_clock
 from tests.api.audio_stage import Stage, quiet, stage, tone
 from tests.api.routes_stage import wav_of
 from tests.media.sound import container
@@ -77,14 +78,14 @@ async def refusal(here: Stage, file: bytes) -> tuple[int, str | None, str | None
     ("file", "reason"),
     [
         (b"", "The file is empty."),
-        (b"\0" * 5000, "The file is not a sound file that can be read: Invalid data"),
-        (b"Dear Sir or Madam, " * 100, "The file is not a sound file that can be read: "),
-        (container("mp4", "aac", tone(1.0))[:3000], "The file is not a sound file"),
-        (SPOKEN[:44], "The file has no sound in it."),
-        (wav_of(b""), "The file has no sound in it."),
-        (a_zip(), "The file is not a sound file that can be read: it is a zip archive."),
-        (zlib.compress(bytes(1 << 20)), "The file is not a sound file"),
-        (b"RIFF" + b"\xff" * 40, "The file is not a sound file"),
+        (b"\0" * 5000, "The file is not an audio file that can be read: Invalid data"),
+        (b"Dear Sir or Madam, " * 100, "The file is not an audio file that can be read: "),
+        (container("mp4", "aac", tone(1.0))[:3000], "The file is not an audio file"),
+        (SPOKEN[:44], "The file has no audio in it."),
+        (wav_of(b""), "The file has no audio in it."),
+        (a_zip(), "The file is not an audio file that can be read: it is a zip archive."),
+        (zlib.compress(bytes(1 << 20)), "The file is not an audio file"),
+        (b"RIFF" + b"\xff" * 40, "The file is not an audio file"),
     ],
     ids=WRONG,
 )
@@ -93,7 +94,7 @@ def test_unreadable_file_is_refused_with_the_reason(file: bytes, reason: str) ->
         async with stage() as here:
             return await refusal(here, file)
 
-    status, param, code, message = asyncio.run(main())
+    status, param, code, message = idle_clock.run(main())
     assert (status, param, code) == (400, "file", "invalid_audio")
     assert message.startswith(reason)
 
@@ -123,7 +124,7 @@ def test_playlist_opens_neither_file_nor_address(tmp_path: Path) -> None:
                     refusals.append(await refusal(here, playlist.encode()))
             return refusals
 
-    refusals = asyncio.run(main())
+    refusals = idle_clock.run(main())
     assert {refusal[:3] for refusal in refusals} == {(400, "file", "invalid_audio")}
     assert asked == []
 
@@ -136,7 +137,7 @@ def test_hours_of_silence_in_few_bytes_are_refused() -> None:
         async with stage(max_seconds=10.0) as here:
             return await refusal(here, bomb)
 
-    assert asyncio.run(main()) == (
+    assert idle_clock.run(main()) == (
         400,
         "file",
         "invalid_audio",
@@ -161,7 +162,7 @@ def test_file_above_the_limit_is_413_with_or_without_a_length() -> None:
                 ),
             ]
 
-    answers = asyncio.run(main())
+    answers = idle_clock.run(main())
     assert [status for status, _ in answers] == [413] * 4
     assert {body["error"]["code"] for _, body in answers} == {"request_too_large"}
 
@@ -173,7 +174,7 @@ def test_file_as_large_as_the_limit_is_accepted() -> None:
         async with stage(max_bytes=len(file)) as here:
             return await here.transcribe(file)
 
-    assert asyncio.run(main())[0] == 200
+    assert idle_clock.run(main())[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_body_that_is_not_a_form_is_refused(body: bytes, code: str | None) -> No
         async with stage() as here:
             return await here.post(data=body, headers=KIND)
 
-    status, answer = asyncio.run(main())
+    status, answer = idle_clock.run(main())
     assert status == 400
     assert code is None or answer["error"]["code"] == code
 
@@ -210,7 +211,7 @@ def test_body_of_another_type_is_415(kind: str) -> None:
         async with stage() as here:
             return await here.post(data=b"{}", headers={"Content-Type": kind})
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     assert status == 415
     assert "multipart/form-data" in body["error"]["message"]
 
@@ -220,7 +221,7 @@ def test_form_without_a_boundary_is_refused() -> None:
         async with stage() as here:
             return await here.post(data=b"x", headers={"Content-Type": "multipart/form-data"})
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     assert (status, body["error"]["code"]) == (400, "invalid_multipart")
 
 
@@ -233,7 +234,7 @@ def test_base64_part_is_decoded() -> None:
                 part.set_content_disposition("form-data", name="file", filename="a.wav")
             return await here.post(data=writer)
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     assert (status, body["text"]) == (200, "hello")
 
 
@@ -254,7 +255,7 @@ def test_upload_leaves_nothing_on_disk_or_open() -> None:
             await stream.close()
         assert open_files() == before
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @linux
@@ -275,7 +276,7 @@ def test_large_upload_is_kept_in_a_nameless_file() -> None:
             assert (await here.transcribe(wav_of(tone(10.0))))[0] == 200
             assert (await here.transcribe(wav_of(tone(25.0))))[0] == 200
 
-    asyncio.run(main())
+    idle_clock.run(main())
     in_memory, on_disk = while_heard
     assert len(on_disk - in_memory) == 1
     assert (on_disk - in_memory).pop().endswith("(deleted)")
@@ -290,7 +291,7 @@ def test_official_client_shows_the_reason() -> None:
                 )
             return caught.value
 
-    error = asyncio.run(main())
+    error = idle_clock.run(main())
     assert (error.param, error.code) == ("file", "invalid_audio")
     assert "it is a zip archive" in error.message
 
@@ -336,7 +337,7 @@ def test_wav_that_ends_early_or_claims_gigabytes_is_transcribed_as_far_as_it_goe
             files = (SPOKEN[:30_000], a_claim_of_two_gigabytes())
             return [(await here.transcribe(file))[0] for file in files]
 
-    assert asyncio.run(main()) == [200, 200]
+    assert idle_clock.run(main()) == [200, 200]
 
 
 def test_recordings_beyond_the_bounds_are_refused_with_503() -> None:
@@ -349,7 +350,7 @@ def test_recordings_beyond_the_bounds_are_refused_with_503() -> None:
             answers = await asyncio.gather(*(here.transcribe(SPOKEN) for _ in range(5)))
             return [status for status, _ in answers]
 
-    assert sorted(asyncio.run(main())) == [200, 200, 503, 503, 503]
+    assert sorted(idle_clock.run(main())) == [200, 200, 503, 503, 503]
 
 
 @pytest.mark.parametrize(
@@ -373,7 +374,7 @@ def test_file_in_another_field_is_named_as_missing(
             data = wav_of(tone(1))[:44] + b"\xff" * size
             return await here.post(data=BytesIO(upload((field, filename, data))), headers=KIND)
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     name = field.removesuffix("[]")
     assert (status, body["error"]["param"]) == (400, "file")
     assert body["error"]["code"] == "missing_required_parameter"
@@ -394,7 +395,7 @@ def test_unreadable_field_beside_a_file_is_refused(
             form = BytesIO(upload(("prompt", None, value), ("file", "a.wav", wav_of(tone(1)))))
             return await here.post(data=form, headers=KIND)
 
-    answered, body = asyncio.run(main())
+    answered, body = idle_clock.run(main())
     assert (answered, body["error"]["param"]) == (status, param)
 
 
@@ -413,7 +414,7 @@ def test_upload_that_cannot_be_stored_is_507_or_503(
         async with stage() as here:
             return await here.transcribe(wav_of(tone(1)))
 
-    answered, body = asyncio.run(main())
+    answered, body = idle_clock.run(main())
     assert (answered, body["error"]["type"]) == (status, "server_error")
 
 
@@ -426,5 +427,5 @@ def test_body_with_wrong_content_encoding_is_refused() -> None:
             }
             return await here.post(data=b"this is not gzip", headers=headers)
 
-    status, body = asyncio.run(main())
+    status, body = idle_clock.run(main())
     assert (status, body["error"]["type"]) == (400, "invalid_request_error")

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from tests import idle_clock
 from tests.api.audio_stage import tone
 from tests.api.routes_stage import wav_of
 from tests.fake_upstream import Answer, FakeUpstream
@@ -16,7 +17,7 @@ from tests.server import scripted, serving, serving_beside
 from vivavoce.api.metered import METERING
 from vivavoce.limits.accounts import ApiKey, Budget
 from vivavoce.limits.keys import hash_of
-from vivavoce.settings import parse
+from vivavoce.settings_sources import parse
 from vivavoce.store.sqlite import SQLiteStore
 
 SCRIPTED = """
@@ -100,7 +101,7 @@ def test_server_books_usage_by_key_and_refuses_whom_no_budget_pays_for(tmp_path:
             assert (status, msgspec.json.decode(body)["error"]["param"]) == (400, "by")
             assert (await _usage(client, port, "unknown", ""))[0] == 401
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 async def _http(client: aiohttp.ClientSession, port: int) -> None:
@@ -156,7 +157,7 @@ def test_admin_key_manages_keys_owners_and_budgets_over_http(tmp_path: Path) -> 
         async with serving_beside(config) as port, aiohttp.ClientSession() as client:
             await _manage(client, port)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 async def _manage(client: aiohttp.ClientSession, port: int) -> None:
@@ -290,7 +291,7 @@ def test_ledger_is_the_sum_of_what_the_upstream_server_billed(tmp_path: Path) ->
         assert sorted(booked) == sorted(_hand_calculated(usage) for usage in fake.billed)
         assert balance.spent == sum(row.nano_usd for row in rows)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_key_that_is_limited_to_models_is_held_to_them_over_http() -> None:
@@ -338,4 +339,4 @@ def test_key_that_is_limited_to_models_is_held_to_them_over_http() -> None:
             assert [await answered(one) for one in ("", "default")] == [200, 200]
             assert [await answered(one) for one in ("gpt-5", "second")] == [400, 400]
 
-    asyncio.run(main())
+    idle_clock.run(main())

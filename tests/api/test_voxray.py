@@ -1,12 +1,12 @@
 """Voxray's addresses: what serves, and health and readiness in its envelope."""
 
-import asyncio
 from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
+from tests import idle_clock
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.caller import calling
 from vivavoce.limits.keys import hash_of
@@ -33,7 +33,7 @@ def got(
             async with calling(server):
                 return await fetch(server)
 
-    return asyncio.run(main())
+    return idle_clock.run(main())
 
 
 @pytest.mark.parametrize("path", ["/config", "/api/v1/config"])

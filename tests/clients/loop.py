@@ -1,9 +1,10 @@
 """Tests that are coroutines, each in an event loop of its own."""
 
-import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec
+
+from tests import idle_clock
 
 P = ParamSpec("P")
 
@@ -13,6 +14,6 @@ def awaited(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
+        idle_clock.run(test(*args, **kwargs))
 
     return run

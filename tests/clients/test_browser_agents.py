@@ -15,26 +15,28 @@ from tests.transports.webrtc.caller import until
 
 pytestmark = [needs_chromium, needs_packages]
 LONG = "This answer goes on for a while, so that somebody may find the time to interrupt it. " * 2
+ENDLESS = 12 * LONG
+"""It is still being made when it is interrupted: at most 20 s of sound wait to be played."""
 CALL = {"calls": [{"name": "weather", "arguments": {"city": "Rome"}}]}
 HISTORY = "seen.history.map((item) => item.output ?? item.content?.[0].transcript)"
 PLAYED = "Date.now() - session.transport._firstAudioTimestamp"  # ms, as the SDK reckons
 
 
-def settings_with_a_tool() -> dict[str, dict[str, object]]:
+def settings_with_a_tool(long: str) -> dict[str, dict[str, object]]:
     return {
         "stt": {"transcripts": ["how is the weather", "and now"]},
-        "llm": {"answers": [CALL, LONG, LONG]},
+        "llm": {"answers": [CALL, long, long]},
     }
 
 
-async def ends_well(page: Page, server: Server) -> None:
+async def ends_well(page: Page, server: Server, long: str) -> None:
     """Both answers were cut off, the history holds what was said and heard, all is given back."""
-    await holds(page, f"{HISTORY}.at(-1).length < {len(LONG)}")
+    await holds(page, f"{HISTORY}.at(-1).length < {len(long)}")
     first, output, cut, second, cut_again = await page.evaluate(HISTORY)
     assert (first, output, second) == ("how is the weather", "It rains in Rome.", "and now")
-    assert LONG.startswith(cut)
-    assert LONG.startswith(cut_again)
-    assert len(cut) < len(LONG)
+    assert long.startswith(cut)
+    assert long.startswith(cut_again)
+    assert len(cut) < len(long)
     assert await page.evaluate("seen.errors") == []
     await page.evaluate("session.close()")
     await until(lambda: len(server.sessions) == 0)
@@ -44,7 +46,7 @@ async def ends_well(page: Page, server: Server) -> None:
 @awaited
 async def test_agents_webrtc_call_with_a_tool_is_interrupted_by_voice_and_button() -> None:
     async with (
-        serving(behind_a_key(scripted(**settings_with_a_tool()))) as server,
+        serving(behind_a_key(scripted(**settings_with_a_tool(ENDLESS)))) as server,
         recorded_hum((0.8, 0), (0.6, 0.5), (1.6, 0), (1.6, 0.5), (10, 0)) as recording,
         page_with("agents.js", recording) as page,
     ):
@@ -60,13 +62,13 @@ async def test_agents_webrtc_call_with_a_tool_is_interrupted_by_voice_and_button
         await page.evaluate("hear()")
         await page.evaluate("session.interrupt()")
         await holds(page, "count('output_audio_buffer.cleared') === 2")
-        await ends_well(page, server)
+        await ends_well(page, server, ENDLESS)
 
 
 @awaited
 async def test_agents_websocket_with_a_tool_is_interrupted_by_voice_and_button() -> None:
     async with (
-        serving(behind_a_key(scripted(**settings_with_a_tool()))) as server,
+        serving(behind_a_key(scripted(**settings_with_a_tool(LONG)))) as server,
         page_with("agents.js") as page,
     ):
         key = await short_lived_key(server)
@@ -81,4 +83,4 @@ async def test_agents_websocket_with_a_tool_is_interrupted_by_voice_and_button()
         await holds(page, f"count('response.done') === 3 && {PLAYED} > 900")
         await page.evaluate("session.interrupt()")
         await holds(page, "count('conversation.item.truncated') === 2")
-        await ends_well(page, server)
+        await ends_well(page, server, LONG)

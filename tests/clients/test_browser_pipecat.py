@@ -15,8 +15,10 @@ from vivavoce.settings import Settings
 
 ESBUILD = PACKAGES / ".bin" / "esbuild"
 LONG = "One more word. " * 100
-MAX_HEARD_MS = 400
+MAX_HEARD_MS = 20_000
 """Of an answer, after the server has noticed that the user speaks: of a minute, under any load."""
+SILENCE_MS = 1500
+"""Longer than what is missing of a hum where a browser is late: it would be two turns."""
 pytestmark = [
     needs_chromium,
     pytest.mark.skipif(not ESBUILD.exists(), reason="esbuild is not installed here"),
@@ -47,6 +49,7 @@ def conversation() -> Settings:
         scripted(
             stt={"transcripts": ["who is there", "stop it"]},
             llm={"answers": [LONG, "Nobody is.", call, "It is clear.", "Again."]},
+            session={"silence_duration_ms": SILENCE_MS},
         )
     )
 

@@ -8,7 +8,7 @@ from tests.clients.line import Line, calling
 from tests.clients.loop import awaited
 from tests.clients.sound import recorded, silence, spoken
 from tests.server import scripted, serving, serving_beside
-from vivavoce.settings import parse
+from vivavoce.settings_sources import parse
 
 EMBEDDED = parse({"models": {"default": {"llm": "builtin"}}})
 EMBEDDED_POCKETSPHINX = parse({"models": {"default": {"llm": "builtin", "stt": "pocketsphinx"}}})

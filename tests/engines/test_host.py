@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,9 +31,15 @@ def _workers_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def host_of(options: dict[str, str] | None = None, **limits: Any) -> WorkerHost[str]:
+    patient: dict[str, Any] = {"start_seconds": 200.0, "hang_seconds": 60.0}
     return WorkerHost(
-        PATH, options or {}, name="stt.test", message=str, limits=HostLimits(**limits)
+        PATH, options or {}, name="stt.test", message=str, limits=HostLimits(**patient | limits)
     )
+
+
+def be_patient(host: WorkerHost[str]) -> None:
+    """Take none of the processes that are started from now on for hanging."""
+    host._spec = replace(host._spec, limits=replace(host.limits, hang_seconds=60.0))
 
 
 def run(
@@ -40,7 +47,7 @@ def run(
     loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
 ) -> T:
     async def bounded() -> T:
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(250):
             return await main
 
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -171,6 +178,7 @@ def test_waiting_for_a_place_ends_with_an_error_that_names_the_remedy() -> None:
                     await said(host, "count", 1)
                 with pytest.raises(EngineError) as many:
                     await asyncio.gather(said(host, "count", 1), said(host, "count", 1))
+            await until(lambda: host.processes[0].places_taken == 0)
             return str(late.value), str(many.value), await said(host, "count", 1)
 
     late, many, after = run(main())
@@ -298,6 +306,7 @@ def test_hanging_process_is_killed_and_replaced(stop: bool) -> None:
     async def main() -> tuple[str, list[str], bool]:
         async with host_of(hang_seconds=0.4) as host:
             old = await pid_of(host)
+            be_patient(host)
             async with host.open(("pid", 0) if stop else ("hang", 1_000)) as stream:
                 await anext(stream)
                 if stop:
@@ -319,6 +328,7 @@ def test_hanging_process_has_a_successor_that_loads_before_its_streams_are_lost(
     async def main() -> list[str]:
         async with host_of({"gate": str(gate)}, hang_seconds=3.0) as host:
             old = await pid_of(host)
+            be_patient(host)
             async with host.open(("pid", 0)) as stream:
                 await anext(stream)
                 os.mkfifo(gate)
@@ -342,6 +352,7 @@ def test_process_that_answers_again_ends_its_streams_and_is_replaced_all_the_sam
     async def main() -> tuple[list[str], bool]:
         async with host_of(hang_seconds=6.0) as host:
             old = await pid_of(host)
+            be_patient(host)
             async with host.open(("pid", 0)) as stream:
                 await anext(stream)
                 os.kill(old, signal.SIGSTOP)
@@ -356,9 +367,9 @@ def test_process_that_answers_again_ends_its_streams_and_is_replaced_all_the_sam
 
 def test_worker_that_only_waits_for_input_is_no_hang() -> None:
     async def main() -> list[str]:
-        async with host_of(hang_seconds=0.2) as host, host.open(("pid", 0)) as stream:
+        async with host_of(hang_seconds=0.5) as host, host.open(("pid", 0)) as stream:
             await anext(stream)
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(1.2)
             stream.end_input()
             return [message async for message in stream]
 
@@ -434,7 +445,7 @@ async def main():
         print(await said(host, "count", 1), host.health())
 
 loop = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[sys.argv[1]]
-asyncio.Runner(loop_factory=loop).run(asyncio.wait_for(main(), 50))
+asyncio.Runner(loop_factory=loop).run(asyncio.wait_for(main(), 200))
 """
 
 
@@ -445,7 +456,7 @@ def test_start_without_free_descriptors_is_an_error_and_is_retried(loop: str) ->
         capture_output=True,
         text=True,
         check=True,
-        timeout=55,
+        timeout=250,
     )
     ill, failed, after = done.stdout.splitlines()
     start = "[engines.stt.test] its worker process could not be started: "

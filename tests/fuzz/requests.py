@@ -20,7 +20,7 @@ from tests.api.routes_stage import wav_of
 from tests.protocol.client_samples import BETA_CLIENT_EVENTS, GA_CLIENT_EVENTS, TOOLS
 from tests.server import Server
 from vivavoce.errors import SettingsError
-from vivavoce.settings import load_tree
+from vivavoce.settings_sources import load_tree
 
 MAX_TEXT_BYTES = 500_000
 WAIT_SECONDS = 60.0  # for one answer: a bound, never a pace

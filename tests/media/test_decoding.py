@@ -179,7 +179,7 @@ def test_raw_sound_is_read_as_declared() -> None:
 
 @pytest.mark.parametrize("rate", [-1, 0, 3_999, 192_001, 10**9])
 def test_raw_sound_of_an_impossible_rate_is_refused(rate: int) -> None:
-    with pytest.raises(AudioError, match=rf"^raw sound of {rate} Hz cannot be read: 4000 to "):
+    with pytest.raises(AudioError, match=rf"^raw audio of {rate} Hz cannot be read: 4000 to "):
         Raw(rate=rate)
 
 
@@ -187,13 +187,13 @@ def test_raw_sound_of_an_impossible_rate_is_refused(rate: int) -> None:
     ("data", "reason"),
     [
         (b"", "is empty"),
-        (SOUND, "is not a sound file that can be read: Invalid data"),
-        (b"Dear sir or madam,\n" * 1_000, "is not a sound file that can be read: Invalid data"),
-        (b"\0" * 100_000, "is not a sound file that can be read: Invalid data"),
-        (np.random.default_rng(1).bytes(100_000), "is not a sound file that can be read: Invalid"),
-        (b"%PDF-1.7\n" + FLAC, "is not a sound file that can be read: it is a PDF document"),
-        (b"\x89PNG\r\n\x1a\n" + FLAC, "is not a sound file that can be read: it is a picture"),
-        (streaming_header(RATE), "has no sound in it"),
+        (SOUND, "is not an audio file that can be read: Invalid data"),
+        (b"Dear sir or madam,\n" * 1_000, "is not an audio file that can be read: Invalid data"),
+        (b"\0" * 100_000, "is not an audio file that can be read: Invalid data"),
+        (np.random.default_rng(1).bytes(100_000), "is not an audio file that can be read: Invalid"),
+        (b"%PDF-1.7\n" + FLAC, "is not an audio file that can be read: it is a PDF document"),
+        (b"\x89PNG\r\n\x1a\n" + FLAC, "is not an audio file that can be read: it is an image"),
+        (streaming_header(RATE), "has no audio in it"),
         (streaming_header(RATE) + SOUND[:2_000], "is shorter than 0.1 s"),
         (streaming_header(RATE) + bytes(9_600), "is silent from its start to its end"),
         (container("mp3", "libmp3lame", bytes(48_000)), "is silent from its start to its end"),
@@ -210,7 +210,7 @@ def test_zip_of_sound_is_refused() -> None:
     made = BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         archive.writestr("a.mp3", container("mp3", "libmp3lame", SOUND))
-    assert refusal(made.getvalue()) == "is not a sound file that can be read: it is a zip archive"
+    assert refusal(made.getvalue()) == "is not an audio file that can be read: it is a zip archive"
 
 
 @pytest.mark.parametrize(
@@ -218,8 +218,8 @@ def test_zip_of_sound_is_refused() -> None:
     [
         ("flac", "flac", 0.5, "is cut off: its last 1."),
         ("webm", "libopus", 0.5, "is cut off: its last 1."),
-        ("ipod", "aac", 0.5, "is not a sound file that can be read: Invalid data"),
-        ("ogg", "libopus", 0.005, "is not a sound file that can be read: "),
+        ("ipod", "aac", 0.5, "is not an audio file that can be read: Invalid data"),
+        ("ogg", "libopus", 0.005, "is not an audio file that can be read: "),
     ],
 )
 def test_compressed_file_that_is_cut_off_is_refused(
@@ -274,7 +274,7 @@ def test_sound_of_a_film_is_decoded() -> None:
 
 def test_film_without_sound_or_with_a_rare_codec_is_refused() -> None:
     assert refusal(film(None)) == "has no audio stream"
-    assert refusal(film("tta")) == "is not a sound file that can be read: it is tta"
+    assert refusal(film("tta")) == "is not an audio file that can be read: it is tta"
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_file_of_a_rate_that_no_sound_has_is_refused(rate: int) -> None:
 
 def test_file_without_a_known_codec_is_refused() -> None:
     assert refusal(described(RATE, 0)) == (
-        "is not a sound file that can be read: its codec is unknown"
+        "is not an audio file that can be read: its codec is unknown"
     )
 
 
@@ -323,7 +323,7 @@ def test_playlist_opens_neither_file_nor_address(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as place:
         place.setblocking(False)
         for listed in playlists(secret, place.getsockname()[1]):
-            assert refusal(listed).startswith("is not a sound file that can be read: ")
+            assert refusal(listed).startswith("is not an audio file that can be read: ")
         with pytest.raises(BlockingIOError):  # nobody came
             place.accept()
     assert list(tmp_path.iterdir()) == [secret]
@@ -344,7 +344,7 @@ ABYSS = {
 
 @pytest.mark.parametrize("kind", ABYSS)
 def test_head_that_claims_two_gigabytes_is_refused(kind: str) -> None:
-    reasons = ("is cut off", "is not a sound file that can be read", "has no")
+    reasons = ("is cut off", "is not an audio file that can be read", "has no")
     assert refusal(ABYSS[kind]).startswith(reasons)
 
 
@@ -402,7 +402,7 @@ def test_silence_is_accepted_unless_the_bounds_forbid_it() -> None:
 
 def test_refusal_leaves_the_source_open() -> None:
     source = BytesIO(SOUND)
-    with pytest.raises(AudioError, match=r"^the sound is not a sound file"):
+    with pytest.raises(AudioError, match=r"^the audio is not an audio file"):
         next(iter(SoundFile(source).pieces()))
     assert gc.collect() >= 0
     assert not source.closed

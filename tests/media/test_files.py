@@ -73,9 +73,9 @@ def test_written_wav_is_read_again(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (b"", "question.wav is empty"),
-        (b"hello" * 1000, "question.wav is not a sound file that can be read: Invalid data"),
-        (b"RIFF\0\0\0\0WAVE", "question.wav is not a sound file that can be read: "),
-        (container("wav", "pcm_s16le")[:78], "question.wav has no sound in it"),
+        (b"hello" * 1000, "question.wav is not an audio file that can be read: Invalid data"),
+        (b"RIFF\0\0\0\0WAVE", "question.wav is not an audio file that can be read: "),
+        (container("wav", "pcm_s16le")[:78], "question.wav has no audio in it"),
     ],
 )
 def test_bytes_that_are_no_sound_are_refused_by_name(data: bytes, message: str) -> None:
@@ -85,7 +85,7 @@ def test_bytes_that_are_no_sound_are_refused_by_name(data: bytes, message: str) 
 
 
 def test_bytes_without_a_name_are_refused() -> None:
-    with pytest.raises(AudioError, match=r"^the sound is empty$"):
+    with pytest.raises(AudioError, match=r"^the audio is empty$"):
         read(b"")
 
 
@@ -123,7 +123,7 @@ def test_list_that_names_another_file_opens_nothing(tmp_path: Path) -> None:
     bold = {"safe": "0", "protocol_whitelist": "file"}
     with av.open(BytesIO(listed), "r", options=bold) as followed:
         assert sum(frame.samples for frame in followed.decode(audio=0)) == RATE
-    with pytest.raises(AudioError, match=r"^list\.txt is not a sound file"):
+    with pytest.raises(AudioError, match=r"^list\.txt is not an audio file"):
         read(listed, "list.txt")
 
 
@@ -137,7 +137,7 @@ def test_playlist_opens_nothing(tmp_path: Path, scheme: str) -> None:
     )
     (tmp_path / "list.m3u8").write_text(listed)
     for source in (tmp_path / "list.m3u8", listed.encode()):
-        with pytest.raises(AudioError, match=r"is not a sound file that can be read"):
+        with pytest.raises(AudioError, match=r"is not an audio file that can be read"):
             read(source)
 
 

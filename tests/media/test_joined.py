@@ -138,7 +138,7 @@ def test_joined_files_of_different_rates_and_channels_are_heard_whole(
 def test_file_of_too_many_joined_recordings_is_refused(piece: bytes) -> None:
     most = b"".join([piece] * MAX_PARTS)
     assert len(parts(BytesIO(most))) == MAX_PARTS
-    with pytest.raises(AudioError, match=r"^the sound consists of more than 256 recordings$"):
+    with pytest.raises(AudioError, match=r"^the audio consists of more than 256 recordings$"):
         next(SoundFile(BytesIO(most + piece)).pieces())
     assert len(parts(BytesIO(most * 4))) == MAX_PARTS + 1
 

@@ -55,33 +55,47 @@ def deltas(learnt: bytes) -> AudioFrames:
     ],
 )
 def test_append_like_the_learnt_one_gives_its_audio(learnt: bytes, later: bytes) -> None:
-    assert appends(learnt).audio(later) == base64.b64decode(json.loads(later)["audio"])
+    event = json.loads(later)
+    event_id = event.get("event_id", "").encode()
+    assert appends(learnt).read(later) == (event_id, base64.b64decode(event["audio"]))
     assert appends(learnt).append(later) == codec.decode(later)
     assert appends(learnt).append(later[:-1]) is None
 
 
 @given(st.binary(min_size=1, max_size=400), st.text("abc_-. 1", min_size=1, max_size=40))
 def test_delta_like_the_learnt_one_gives_its_audio(audio: bytes, event_id: str) -> None:
-    assert deltas(delta()).audio(delta(audio, event_id)) == audio
+    assert deltas(delta()).read(delta(audio, event_id)) == (event_id.encode(), audio)
 
 
 @given(st.binary(min_size=1, max_size=400), st.sampled_from(["", "a", "event_17"]))
-def test_frame_like_the_learnt_one_is_described_without_its_audio(audio: bytes, name: str) -> None:
+def test_frame_is_its_form_with_its_id_and_its_audio(audio: bytes, name: str) -> None:
     fields: dict[str, Any] = {"event_id": name} if name else {}
     frames = appends(append(**fields))
-    assert frames.described(append(audio, **fields)) == (name.encode(), len(audio))
-    assert frames.described(delta(audio)) is None
-    before, after, tail = frames.learnt or (b"", b"", b"")
+    before, after, tail = frames.form or (b"", b"", b"")
     text = base64.b64encode(audio)
     assert before + name.encode() + after + text + tail == append(audio, **fields)
 
 
-def test_frame_that_ends_otherwise_or_has_other_fields_is_not_described() -> None:
-    frames = appends(append(event_id="a"))
-    assert frames.described(append(b"12", event_id="b")) == (b"b", 2)
-    assert frames.described(append(event_id="a")[:-1]) is None
-    assert frames.described(append(event_id="a", more=1)) is None
-    assert AudioFrames("input_audio_buffer.append").described(append()) is None
+@pytest.mark.parametrize("text", ["AA==", "AAA=", "AAAA", "////", "+/+/"])
+def test_audio_is_standard_base64_with_padding(text: str) -> None:
+    frame = append().replace(base64.b64encode(AUDIO), text.encode())
+    assert appends(append()).read(frame) == (b"", base64.b64decode(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "A", "AA", "AAA", "AAAAA", "AA=A", "====", "AAAA AAAA", "AAA\\n", "____", "AAAé"]
+)
+def test_audio_that_is_not_standard_base64_is_not_recognised(text: str) -> None:
+    frame = append().replace(base64.b64encode(AUDIO), text.encode())
+    assert appends(append()).read(frame) is None
+
+
+def test_frame_that_is_shorter_than_what_it_should_have_is_not_recognised() -> None:
+    for frame in (append(b""), append(b"", event_id="a")):
+        frames = appends(append(event_id="a") if b"event_id" in frame else append())
+        for size in range(len(frame)):
+            assert frames.read(frame[:size]) is None
+            assert frames.read(frame[:size] + b'"}') is None
 
 
 @pytest.mark.parametrize(
@@ -109,7 +123,7 @@ def test_frame_that_ends_otherwise_or_has_other_fields_is_not_described() -> Non
     ],
 )
 def test_frame_that_differs_in_more_than_id_and_audio_is_not_recognised(later: bytes) -> None:
-    assert deltas(delta()).audio(later) == b""
+    assert deltas(delta()).read(later) is None
 
 
 @pytest.mark.parametrize(
@@ -132,20 +146,21 @@ def test_frame_that_differs_in_more_than_id_and_audio_is_not_recognised(later: b
     ],
 )
 def test_frame_of_another_shape_is_not_learnt(frame: bytes) -> None:
-    assert appends(frame).audio(frame) == b""
+    assert appends(frame).read(frame) is None
 
 
 def test_nothing_is_recognised_before_a_frame_is_learnt_and_after_it_is_forgotten() -> None:
     frames = AudioFrames("response.output_audio.delta")
-    assert frames.audio(delta()) == b""
+    assert frames.read(delta()) is None
+    assert frames.read(b"") is None
     frames.learn(delta())
-    assert frames.audio(delta()) == AUDIO
+    assert frames.read(delta()) == (b"event_1", AUDIO)
     frames.forget()
-    assert frames.learnt is None
-    assert frames.audio(delta()) == b""
+    assert frames.form is None
+    assert frames.read(delta()) is None
 
 
 def test_frame_of_another_shape_makes_the_learnt_one_forgotten() -> None:
     frames = deltas(delta())
     frames.learn(append())
-    assert frames.audio(delta()) == b""
+    assert frames.read(delta()) is None

@@ -74,7 +74,7 @@ def test_frame_above_the_bound_is_refused_by_its_event_id() -> None:
     audio = "A" * MAX_FRAME_BYTES
     error = refused({"type": "input_audio_buffer.append", "audio": audio, "event_id": "mine"})
     assert (error.code, error.param, error.event_id) == ("event_too_large", None, "mine")
-    assert f"At most {MAX_FRAME_BYTES} are taken" in error.message
+    assert f"At most {MAX_FRAME_BYTES} are accepted" in error.message
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_frame_above_the_bound_is_refused_by_its_event_id() -> None:
 def test_large_event_that_is_not_media_is_refused_with_the_bound(event: dict[str, Any]) -> None:
     error = refused(event)
     assert (error.code, error.event_id) == ("event_too_large", "mine")
-    assert f"At most {MAX_TEXT_BYTES} are taken, apart from sound and pictures." in error.message
+    assert f"At most {MAX_TEXT_BYTES} are accepted, apart from audio and images." in error.message
 
 
 def test_large_text_hidden_under_the_name_of_audio_is_refused() -> None:
@@ -120,7 +120,7 @@ def test_large_text_hidden_under_the_name_of_audio_is_refused() -> None:
 def test_event_with_too_many_values_is_refused_with_the_bound(settings: dict[str, Any]) -> None:
     error = refused(update(**settings))
     assert (error.code, error.event_id) == ("event_too_large", "mine")
-    assert f"At most {MAX_VALUES} are taken." in error.message
+    assert f"At most {MAX_VALUES} are accepted." in error.message
 
 
 def test_text_full_of_separators_is_one_value() -> None:

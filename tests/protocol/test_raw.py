@@ -140,7 +140,7 @@ def test_sound_of_16_khz_becomes_an_append_of_24_khz() -> None:
 
 
 def test_sound_that_is_too_large_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="smaller pieces"):
+    with pytest.raises(InvalidRequest, match="smaller chunks"):
         decoded(opened(), bytes(MAX_AUDIO_BYTES + 2))
 
 
@@ -410,7 +410,7 @@ def test_sound_of_unknown_format_is_recognised(encoding: str, rate: int) -> None
     opening, *events = send_in_real_time(raw, clock, data, len(data) // 2)
     (note,) = [event for event in events if isinstance(event, Reply)]
     name = "32-bit floats" if encoding == "<f4" else "16-bit PCM"
-    assert note == Reply((), f"its sound is {name} at {rate} Hz, recognised from the bytes")
+    assert note == Reply((), f"its audio is {name} at {rate} Hz, recognised from the bytes")
     samples = sum(len(e.audio) for e in events if isinstance(e, asks.InputAudioAppend)) // 2
     assert abs(samples - 48_000) < 100
     assert isinstance(opening, Opening)
@@ -460,7 +460,7 @@ def test_rate_alone_leaves_the_encoding_to_be_recognised() -> None:
     raw = opened(waits=True)
     decoded(raw, {"sample_rate": 24_000})
     reply, append = decoded(raw, NOISE[:6000].astype("<f4").tobytes())
-    assert reply.log == "its sound is 32-bit floats at 24000 Hz, recognised from the bytes"
+    assert reply.log == "its audio is 32-bit floats at 24000 Hz, recognised from the bytes"
     assert len(append.audio) == 12_000
 
 

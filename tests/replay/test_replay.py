@@ -159,8 +159,9 @@ def test_relayed_call_has_the_same_effects_again() -> None:
     relay.send(InputAudioAppend(audio=b"\1" * 960), append(1))
     for n in (2, 3):
         at += 0.02
-        assert session.pass_input(append(n), at)
-        call.passed(append(n), at, output=False)
+        audio = session.pass_input(append(n), at)
+        assert audio
+        call.passed(append(n), audio, at, output=False)
     relay.now = at
     relay.turn("item_up", "hello there")
     relay.open_response()
@@ -169,8 +170,9 @@ def test_relayed_call_has_the_same_effects_again() -> None:
     place = {"response_id": "r", "item_id": "answer", "output_index": 0, "content_index": 0}
     delta = base64.b64encode(bytes(4800)).decode()
     raw = frame("response.output_audio.delta", delta=delta, **place).raw
-    assert session.pass_output(raw, at)
-    call.passed(raw, at, output=True)
+    audio = session.pass_output(raw, at)
+    assert audio
+    call.passed(raw, audio, at, output=True)
     (fallback,) = relay.take(UpstreamLost("it broke"))
     assert isinstance(fallback, RequestFallback)
     call.swapping(relays=False, model="local", now=at)

@@ -40,7 +40,8 @@ from vivavoce.runtime.pools import (
     PoolSettings,
     pools_of,
 )
-from vivavoce.settings import Settings, parse
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import parse
 from vivavoce.telemetry.metrics import Metrics
 from vivavoce.testing import run
 

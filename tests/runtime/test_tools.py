@@ -22,7 +22,7 @@ from vivavoce.runtime.tools import (
     built_tools,
 )
 from vivavoce.session.effects import RunTool
-from vivavoce.settings import parse
+from vivavoce.settings_sources import parse
 
 ORDER = RunTool("c1", "stock", '{"flavour": "lemon"}')
 

@@ -13,7 +13,7 @@ from vivavoce.protocol.session import AudioOutputPatch, AudioPatch, RealtimePatc
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.runtime.voice_rules import VoiceRule, VoiceSettings
-from vivavoce.settings import load_tree
+from vivavoce.settings_sources import load_tree
 
 RULES = VoiceSettings(
     {

@@ -15,7 +15,8 @@ from tests.clients.loop import awaited
 from tests.server import scripted, serving
 from vivavoce.cli import cli
 from vivavoce.scenarios.command import RunOptions, run_scenarios
-from vivavoce.settings import Settings, load
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import load
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FLOWS = sorted((EXAMPLES / "flows").glob("*.toml"))

@@ -8,7 +8,7 @@ from tests.session.stage import events
 from vivavoce.audio.formats import Format, encode
 from vivavoce.protocol import server as says
 from vivavoce.protocol.items import FunctionCall, Message, OutputAudio, OutputText
-from vivavoce.session.cascade.response import CallOutput, OutputPlace, SpokenMessage, WrittenMessage
+from vivavoce.session.cascade.outputs import CallOutput, OutputPlace, SpokenMessage, WrittenMessage
 from vivavoce.session.effects import EffectBuffer, Ids
 from vivavoce.session.facts import SpokenWord
 

@@ -28,7 +28,8 @@ from vivavoce.protocol.responses import (
     Usage,
 )
 from vivavoce.protocol.session import PCM, PCMU
-from vivavoce.session.cascade.response import ResponsePlan, ResponseState, SpokenMessage
+from vivavoce.session.cascade.outputs import SpokenMessage
+from vivavoce.session.cascade.response import ResponsePlan, ResponseState
 from vivavoce.session.conversation import Conversation, Entry, shown
 from vivavoce.session.effects import EffectBuffer, Generate, Ids, Prompt
 from vivavoce.session.facts import GenerationFinished, SpokenWord, TokenCounts

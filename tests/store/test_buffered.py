@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.store.line import InlineSQLite, Line
 from tests.store.redis_server import RedisServer
-from vivavoce.errors import QuotaExceeded, StorageFull, StoreError
+from vivavoce.errors import StorageFull, StoreError
 from vivavoce.secret import Secret
 from vivavoce.store.base import (
     AT_ONCE,
@@ -37,43 +38,6 @@ LAW_LIMIT = 500
 HORIZON_S = 690.0
 """The time of a history: in it nobody is away for longer than an allowance is leased."""
 BUDGETS = ("all", "user")
-
-
-class InlineSQLite(SQLiteStore):
-    """Without a thread, as virtual time has none."""
-
-    async def _run(self, work: Callable[[Any], T]) -> T:
-        await asyncio.sleep(0)
-        return work(self._connection)
-
-
-class Line:
-    """The way of one process to the store. It can be cut."""
-
-    def __init__(self, store: AccountStore) -> None:
-        self._store = store
-        self.cut = False
-        self.hangs = False
-        self.loses_answer = False
-        """The next operation is done, and its answer lost; from then on the line is cut."""
-        self.operations: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
-
-        async def operation(*args: Any, **options: Any) -> Any:
-            self.operations.append(name)
-            if self.hangs:
-                await asyncio.Event().wait()
-            if self.cut:
-                raise StoreError("the line is cut")
-            result = await method(*args, **options)
-            if self.loses_answer:
-                self.loses_answer, self.cut = False, True
-                raise StoreError("the answer is lost")
-            return result
-
-        return operation
 
 
 def now() -> float:
@@ -123,7 +87,7 @@ class Process:
         amount = self.held.pop(id_)
         try:
             await self.accounts.begin(id_, row(id_, amount, confirmed=False))
-        except QuotaExceeded:
+        except StoreError:
             await self.accounts.release(id_)
             return False
         self.begun[id_] = amount
@@ -258,7 +222,10 @@ class World:
         self.numbers += 1
         id_ = str(self.numbers)
         self.bounds[id_] = amount
-        return id_ if await process.reserve(id_, amount) else ""
+        try:
+            return id_ if await process.reserve(id_, amount) else ""
+        except StoreError:
+            return ""
 
     async def settle(self, process: Process, id_: str, amount: int) -> None:
         self.settled[id_] = used = min(process.begun[id_], amount)
@@ -321,6 +288,7 @@ def test_turn_takes_no_more_operations_of_the_store_than_its_own(tmp_path: Path)
     async def main(store: AccountStore) -> None:
         process = await Process(store, tmp_path).start()
         await process.reserve("1", 10)
+        await asyncio.sleep(0.1)  # its allowance is drawn
         process.line.operations.clear()
         await process.begin("1")
         await process.settle("1", 5)
@@ -342,7 +310,7 @@ def test_allowance_is_drawn_for_budgets_in_use_and_given_back_when_they_are_not(
         assert await store.balance("all", "p") == Balance(0, 40 + 160)
         await process.release("1")
         await process.release("2")
-        await asyncio.sleep(5.0)
+        await asyncio.sleep(6.0)
         assert await store.balance("all", "p") == Balance(0, 0)
         await process.stop()
 
@@ -394,7 +362,8 @@ def test_calls_go_on_from_the_allowance_until_it_is_used_up() -> None:
         assert await process.begin("1")
         await process.settle("1", 70)
         assert await process.reserve("2", 100)
-        assert not await process.reserve("3", 1)
+        with pytest.raises(StoreError, match="the allowance of all is used up"):
+            await process.reserve("3", 1)
         await process.release("2")
         assert await process.reserve("4", 100)
         process.line.cut = False
@@ -431,16 +400,39 @@ def test_reservation_whose_lease_ends_while_its_process_is_cut_off_is_not_spent_
     run(main)
 
 
-def test_budget_without_an_allowance_counts_as_spent() -> None:
+def test_allowance_grows_with_what_is_reserved_and_not_later() -> None:
+    async def main(store: AccountStore) -> None:
+        process = await Process(store, None, allowance=4).start()
+        await process.reserve("1", 10)
+        await asyncio.sleep(0.1)
+        assert await store.balance("all", "p") == Balance(0, 50)
+        await process.reserve("2", 10)  # two are covered by the allowance for one
+        await asyncio.sleep(0.1)
+        assert await store.balance("all", "p") == Balance(0, 60)
+        await process.reserve("3", 10)
+        await asyncio.sleep(0.1)
+        assert await store.balance("all", "p") == Balance(0, 150)
+        await process.reserve("4", 800)
+        await asyncio.sleep(0.1)  # there is no room for more
+        process.line.operations.clear()
+        await process.reserve("5", 10)
+        await asyncio.sleep(0.1)
+        assert process.line.operations == ["reserve"]
+        await process.stop()
+
+    run(main)
+
+
+def test_budget_without_an_allowance_pays_for_nothing_while_the_store_is_away() -> None:
     async def main(store: AccountStore) -> None:
         process = await Process(store, None, allowance=0).start()
         await process.reserve("1", 10)
         await asyncio.sleep(6.0)
         process.line.cut = True
-        assert not await process.reserve("2", 10)
+        for opens in (False, True):
+            with pytest.raises(StoreError, match="the allowance of all is used up"):
+                await process.reserve("2", 10, opens=opens)
         assert not await process.begin("1")
-        with pytest.raises(StoreError, match="the allowance of all"):
-            await process.reserve("3", 10, opens=True)
         await process.stop()
 
     run(main)

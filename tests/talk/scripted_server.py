@@ -4,9 +4,10 @@ A script says what comes, and how many seconds later, when the client has sent a
 for the n-th time."""
 
 import asyncio
+import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from io import StringIO
 from itertools import groupby
 from typing import Any, TypeAlias
@@ -35,6 +36,14 @@ ITEM = {
 }
 AUDIO_DONE = {"type": "response.output_audio.done", "item_id": "item_a", "content_index": 0}
 OPENING: Script = {START: [(0.0, CREATED)], ("session.update", 1): [(0.0, UPDATED)]}
+
+
+@contextmanager
+def port_that_refuses() -> Iterator[int]:
+    """A port that nobody else is given, and on which nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 def heard(text: str) -> dict[str, Any]:

@@ -6,7 +6,15 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from tests.talk.scripted_server import CREATED, OPENING, START, Script, serving, tone
+from tests.talk.scripted_server import (
+    CREATED,
+    OPENING,
+    START,
+    Script,
+    port_that_refuses,
+    serving,
+    tone,
+)
 from vivavoce.errors import SettingsError
 from vivavoce.protocol import codec
 from vivavoce.secret import Secret
@@ -22,7 +30,6 @@ from vivavoce.talk.client import (
     response_create,
     without_query,
 )
-from vivavoce.talk.demo import free_port
 from vivavoce.talk.options import Timeouts
 
 
@@ -69,7 +76,7 @@ def test_without_query_removes_the_query() -> None:
     assert without_query("wss://h/v1/realtime?token=t") == "wss://h/v1/realtime"
 
 
-TIMEOUTS = Timeouts(connect=5.0)
+TIMEOUTS = Timeouts(connect=60.0)
 
 
 async def refusal(address: str, timeouts: Timeouts = TIMEOUTS) -> str:
@@ -126,10 +133,11 @@ def test_connection_closed_by_the_server_has_its_reason_and_drops_what_is_sent()
 
 
 def test_connect_to_an_address_without_a_server_names_the_remedy() -> None:
-    address = f"ws://127.0.0.1:{free_port()}/v1/realtime"
-    assert asyncio.run(refusal(f"{address}?model=m")) == (
-        f"no server answers at {address}: connection refused; start one with `vivavoce serve`"
-    )
+    with port_that_refuses() as port:
+        address = f"ws://127.0.0.1:{port}/v1/realtime"
+        assert asyncio.run(refusal(f"{address}?model=m")) == (
+            f"no server answers at {address}: connection refused; start one with `vivavoce serve`"
+        )
 
 
 @pytest.mark.parametrize(

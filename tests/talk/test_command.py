@@ -20,6 +20,7 @@ from tests.talk.scripted_server import (
     done,
     error,
     heard,
+    port_that_refuses,
     serving,
     silence,
     sound,
@@ -30,7 +31,6 @@ from vivavoce.media import files
 from vivavoce.secret import Secret
 from vivavoce.talk.client import ConnectionLost
 from vivavoce.talk.command import LineReader, talk
-from vivavoce.talk.demo import free_port
 from vivavoce.talk.options import TalkOptions, Timeouts
 
 FULL = Path("/dev/full")
@@ -91,36 +91,42 @@ def test_talk_without_options_reads_the_standard_input() -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "words", "quiet"),
     [
         (
             {**OPENING, ("response.create", 1): [(0, RESPONSE), (0, done("failed"))]},
             "the response was failed: no reason",
+            60.0,
         ),
         (
             {**OPENING, ("response.create", 1): [(0, RESPONSE), (0, ConnectionLost("gone"))]},
             "the server closed the connection (1011): gone",
+            60.0,
         ),
-        ({("", 1): [(0, error("wrong key")), (0, ConnectionLost("bye"))]}, "wrong key"),
-        (OPENING, "nothing came from the server for 0.1 s"),
+        ({("", 1): [(0, error("wrong key")), (0, ConnectionLost("bye"))]}, "wrong key", 60.0),
+        (OPENING, "nothing came from the server for 0.1 s", 0.1),
     ],
 )
-def test_talk_with_a_failing_server_returns_1(script: Script, words: str) -> None:
-    status, page = talk_to(script, TalkOptions(texts=("hello",)), timeouts=Timeouts(quiet=0.1))
+def test_talk_with_a_failing_server_returns_1(script: Script, words: str, quiet: float) -> None:
+    status, page = talk_to(script, TalkOptions(texts=("hello",)), timeouts=Timeouts(quiet=quiet))
     assert status == 1
     assert words in page.splitlines()
 
 
 def test_talk_with_wrong_options_returns_2_and_one_line(tmp_path: Path) -> None:
     lacking = tmp_path / "lacking.wav"
-    nowhere = f"ws://127.0.0.1:{free_port()}"
+    with port_that_refuses() as port:
+        _refused(lacking, f"ws://127.0.0.1:{port}", tmp_path)
+
+
+def _refused(lacking: Path, nowhere: str, folder: Path) -> None:
     for options, words in [
         (TalkOptions(files=(lacking,)), f"{lacking} cannot be read: No such file or directory"),
         (TalkOptions(url="ftp://h", texts=("a",)), "ftp:// is none of ws, wss, http, https"),
         (TalkOptions(texts=("a",), mic=True), "--file, --text and --mic exclude each other"),
         (TalkOptions(texts=(" ",)), "no input; give"),
         (TalkOptions(), "no input; give"),
-        (TalkOptions(texts=("a",), events=tmp_path), "cannot be written: Is a directory"),
+        (TalkOptions(texts=("a",), events=folder), "cannot be written: Is a directory"),
         (TalkOptions(url=nowhere, texts=("a",)), "connection refused; start one with `vivavoce"),
     ]:
         page = StringIO()

@@ -28,7 +28,7 @@ from vivavoce.session.facts import AccessEnded, BudgetLow, Received, UpstreamEve
 from vivavoce.store.base import AccountStore, Balance, StoreSettings, UsageRow
 from vivavoce.store.buffered import BufferedAccounts
 from vivavoce.store.sqlite import SQLiteStore
-from vivavoce.telemetry.metering import LEASE_S, SEAT_LEASE_S, Metering
+from vivavoce.telemetry.metering import LEASE_S, SEAT_LEASE_S, STORE_LOST, Metering
 from vivavoce.telemetry.rating import PriceRef, Rater, Tariff
 from vivavoce.telemetry.reports import report
 from vivavoce.telemetry.session_meter import SessionMeter
@@ -681,7 +681,7 @@ def test_store_that_cannot_be_reached_refuses_sessions_and_ends_those_with_budge
     run(main)
 
 
-def test_session_goes_on_from_the_allowance_while_the_store_is_away_and_then_its_budget_is_spent(
+def test_session_goes_on_from_the_allowance_while_the_store_is_away_and_then_ends(
     run: RunStage,
 ) -> None:
     async def main(stage: Stage) -> None:
@@ -698,8 +698,7 @@ def test_session_goes_on_from_the_allowance_while_the_store_is_away_and_then_its
             count += 1
             answer(meter, f"r{count}")
             await stage.settled()
-        (ended,) = stage.posted
-        assert (ended.code, ended.close_code) == ("insufficient_quota", 4002)
+        assert set(stage.posted) == {STORE_LOST}  # whether the budget is spent is not known
         assert 4 * bound - count * USED < bound <= 4 * bound - (count - 1) * USED
         meter.leave()
         await stage.settled()

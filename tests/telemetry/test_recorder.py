@@ -15,6 +15,7 @@ import pytest
 from tests.replay.stage import lines_of, recorded, recorded_server, speak, two_turns
 from tests.session.stage import MODELS
 from tests.session.stage import settings as opening
+from vivavoce.protocol.audio_frames import AudioFrames, PassedAudio
 from vivavoce.protocol.client import InputAudioAppend, InputAudioClear, ItemCreate
 from vivavoce.protocol.items import FunctionTool, InputAudio, InputText, Message
 from vivavoce.protocol.server import OutputAudioDelta, SpeechStarted, SpeechStopped
@@ -96,13 +97,23 @@ def passing(number: int, *, output: bool, shape: int = 0) -> bytes:
     return f'{{"type":"input_audio_buffer.append","audio":"{audio}"}}'.encode()
 
 
+def audio_of(frame: bytes, *, output: bool) -> PassedAudio:
+    """What a session returns that has recognised the frame."""
+    frames = AudioFrames("response.output_audio.delta" if output else "input_audio_buffer.append")
+    frames.learn(frame)
+    event_id, audio = frames.read(frame) or (b"", b"")
+    assert audio
+    assert frames.form
+    return frames.form, event_id, len(audio)
+
+
 def test_frames_that_passed_are_kept_by_their_form_and_read_as_they_came() -> None:
     call = started(Recorder(RecorderSettings()))
     expected = []
     for number in range(4000):
         output = number % 2 > 0
         frame = passing(number, output=output, shape=number // 1500)
-        call.passed(frame, number / 50, output=output)
+        call.passed(frame, audio_of(frame, output=output), number / 50, output=output)
         expected.append((number / 50, output, frame_text(frame, audio=False)))
         if number % 1000 == 999:
             call.on(APPEND, [], number / 50)
@@ -155,7 +166,8 @@ def test_entries_of_audio_are_read_as_they_came() -> None:
         light = light_fact(fact, audio=False, raw=False)
         expected.append([number / 50, type(fact).__name__, light, kept])
         if number % 100 == 50:
-            call.passed(passing(number, output=True), number / 50, output=True)
+            frame = passing(number, output=True)
+            call.passed(frame, audio_of(frame, output=True), number / 50, output=True)
     entries = [json.loads(line) for line in run(lines_of(call))[1:-1]]
     read = [[e["at"], e["fact"], e["fields"], e.get("effects", [])] for e in entries if "fact" in e]
     assert read == json.loads(msgspec.json.encode(expected))
@@ -166,7 +178,8 @@ def test_frames_that_passed_are_kept_whole_with_their_audio() -> None:
     call = started(Recorder(RecorderSettings(audio=True)))
     frames = [passing(number, output=number % 2 > 0) for number in range(4)]
     for number, frame in enumerate(frames):
-        call.passed(frame, number / 50, output=number % 2 > 0)
+        audio = audio_of(frame, output=number % 2 > 0)
+        call.passed(frame, audio, number / 50, output=number % 2 > 0)
     entries = [json.loads(line) for line in run(lines_of(call))[1:-1]]
     assert [entry["frame"].encode() for entry in entries] == frames
 

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from aiohttp import WSMsgType, web
 
+from tests import idle_clock
 from tests.server import HOST, Complaints, Server, scripted, serving
 from tests.transports.webrtc.caller import LOUD, SOFT, until
 from vivavoce.audio.pacer import FRAME_BYTES
@@ -171,7 +172,7 @@ def test_foreign_protocol_asks_for_an_answer_and_gets_paced_audio() -> None:
             # in real time, less what may be ahead; nothing else slows it down
             assert seconds > caller.audio / 48_000 - 0.1
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_foreign_protocol_audio_is_resampled_from_its_rate() -> None:
@@ -182,7 +183,7 @@ def test_foreign_protocol_audio_is_resampled_from_its_rate() -> None:
             await caller.until("hearing")
             await caller.until("stopped")
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_foreign_protocol_clears_its_audio_at_once() -> None:
@@ -198,7 +199,7 @@ def test_foreign_protocol_clears_its_audio_at_once() -> None:
             await caller.until("pong")
             assert caller.audio == heard
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_foreign_protocol_may_open_its_session_by_a_frame() -> None:
@@ -214,7 +215,7 @@ def test_foreign_protocol_may_open_its_session_by_a_frame() -> None:
             await caller.until("text")
             assert len(server.sessions) == 1
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_foreign_protocol_bad_frame_is_an_error_and_the_session_goes_on() -> None:
@@ -225,7 +226,7 @@ def test_foreign_protocol_bad_frame_is_an_error_and_the_session_goes_on() -> Non
             await caller.do("ping")
             await caller.until("pong")
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("query", ["?m=x", ""])
@@ -236,7 +237,7 @@ def test_foreign_protocol_may_ask_for_the_close(query: str) -> None:
             assert await caller.next() is None
             assert caller.socket.close_code == 4001
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_foreign_protocol_refusal_has_its_own_shape() -> None:
@@ -249,7 +250,7 @@ def test_foreign_protocol_refusal_has_its_own_shape() -> None:
             assert await caller.next() is None
             assert caller.socket.close_code == 4000
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_opening_frame_that_cannot_be_read_is_refused() -> None:
@@ -259,7 +260,7 @@ def test_opening_frame_that_cannot_be_read_is_refused() -> None:
             await caller.until("refused")
             assert await caller.next() is None
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_client_without_an_opening_frame_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +271,7 @@ def test_client_without_an_opening_frame_is_closed(monkeypatch: pytest.MonkeyPat
             assert await caller.next() is None
             assert caller.socket.close_code == 1008
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("leaves", ["closes", "breaks the rules"])
@@ -285,7 +286,7 @@ def test_client_that_leaves_before_the_opening_frame_opens_no_session(leaves: st
                 assert caller.socket.close_code == 1002
             assert len(server.sessions) == 0
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_error_in_the_admission_closes_with_1011_and_no_http() -> None:
@@ -305,7 +306,7 @@ def test_error_in_the_admission_closes_with_1011_and_no_http() -> None:
             connection.log.removeHandler(complaints)
         return complaints.messages
 
-    (complaint,) = asyncio.run(main())
+    (complaint,) = idle_clock.run(main())
     assert "UnicodeEncodeError" in complaint
 
 
@@ -370,7 +371,7 @@ def test_request_is_described_by_its_route() -> None:
             pass
         await runner.cleanup()
 
-    asyncio.run(main())
+    idle_clock.run(main())
     (request,) = seen
     assert (request.path, request.query["m"]) == ("/a/{b}", "x")
     assert request.headers["openai-beta"] == "y"

@@ -11,6 +11,7 @@ from aiohttp import WebSocketError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import idle_clock
 from tests.server import Server, serving
 from tests.transports.webrtc.caller import calling, masked, raw, until
 from vivavoce.testing.virtual_time import run
@@ -289,7 +290,7 @@ def served(script: Any) -> None:
             await script(server)
             await until(lambda: len(server.sessions) == 0)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_unmasked_frame_closes_the_connection_with_1002() -> None:
@@ -343,12 +344,12 @@ def test_text_that_is_not_utf8_closes_the_connection_with_1007() -> None:
 def test_socket_that_is_closed_starts_no_heartbeat_for_late_data() -> None:
     async def script(server: Server) -> None:
         reader, writer = await raw(server.port)
-        writer.write(masked(b"\xff"))
-        await closing(reader)
         sockets = [o for o in gc.get_objects() if isinstance(o, GuardedSocket)]
         alive = weakref.ref(sockets[0])
-        writer.write(b"late")
         del sockets
+        writer.write(masked(b"\xff"))
+        await closing(reader)
+        writer.write(b"late")
         writer.close()
         await until(lambda: len(server.sessions) == 0)
         async with calling(server) as caller:  # what was late has been read meanwhile

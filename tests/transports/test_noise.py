@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from tests import idle_clock
 from tests.runtime.stage import MODELS, ScriptedEngines, template
 from tests.server import HOST, Server
 from tests.transports.noise import Noise
 from tests.transports.webrtc.caller import calling, masked, raw, until
-from vivavoce.app import application
 from vivavoce.protocol.session import ServerVad
+from vivavoce.routes import application
 from vivavoce.runtime.sessions import ServerContext, Sessions
 from vivavoce.session.limits import SessionLimits
 
@@ -132,7 +133,7 @@ def test_noise_leaves_no_error_and_no_memory(
                 assert "error" not in caller.types
         return kept, refused
 
-    kept, refused = asyncio.run(main())
+    kept, refused = idle_clock.run(main())
     assert kept < MAX_KEPT_BYTES
     assert refused > CASES / 4  # it was read, and understood as what it is
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []

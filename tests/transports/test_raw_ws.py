@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests import idle_clock
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.caller import LOUD, SOFT, until
 from vivavoce.limits.keys import hash_of
@@ -89,7 +90,7 @@ def played(script: Callable[[Server], Any], settings: Settings | None = None) ->
             await script(server)
             await until(lambda: len(server.sessions) == 0)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_client_that_sends_nothing_sees_a_frame_at_once() -> None:
@@ -372,7 +373,7 @@ def test_stream_of_floats_of_a_browser_is_recognised_and_logged(
             assert (await caller.until("TranscriptionFrame", final=True))["text"] == "hello"
 
     played(script)
-    assert "its sound is 32-bit floats at 48000 Hz, recognised from the bytes" in caplog.text
+    assert "its audio is 32-bit floats at 48000 Hz, recognised from the bytes" in caplog.text
 
 
 # --- hostile clients

@@ -9,9 +9,11 @@ from typing import Any, Literal
 import aiohttp
 from aiohttp import web
 
+from tests import idle_clock
 from tests.server import HOST, Server, scripted, serving
-from vivavoce.app import application, build
+from vivavoce.app import build
 from vivavoce.protocol.items import Message
+from vivavoce.routes import application
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.runtime.upstream import HEARTBEAT_S, Hold, Relay
@@ -173,7 +175,7 @@ def test_conversation_on_a_relay_is_that_of_the_upstream_server() -> None:
             assert asked.instructions == "Count."
             assert here.llm.requests == []
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_cascade_goes_on_with_the_same_history_when_the_upstream_server_dies() -> None:
@@ -216,7 +218,7 @@ def test_cascade_goes_on_with_the_same_history_when_the_upstream_server_dies() -
             assert opened == closed
             assert len(opened) == 3
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_upstream_server_that_cannot_be_reached_is_replaced_at_once() -> None:
@@ -230,4 +232,4 @@ def test_upstream_server_that_cannot_be_reached_is_replaced_at_once() -> None:
             assert done["response"]["status"] == "completed"
             assert len(here.llm.requests) == 1
 
-    asyncio.run(main())
+    idle_clock.run(main())

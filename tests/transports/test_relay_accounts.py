@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from tests import idle_clock
 from tests.fake_upstream import USAGE, Answer, FakeUpstream
 from tests.server import HOST, Server, scripted, serving
 from tests.transports.test_relay import TIMEOUT_S, Client
@@ -109,7 +110,7 @@ def test_client_that_includes_usage_sees_what_is_booked() -> None:
             first, second = await rows(server, 2)
             assert (first.nano_usd, second.nano_usd) == (COST, COST)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_fallback_that_has_answered_costs_nothing_of_the_relay() -> None:
@@ -129,7 +130,7 @@ def test_fallback_that_has_answered_costs_nothing_of_the_relay() -> None:
             assert (lost.mode, lost.confirmed) == ("relay", False)
             assert (local.nano_usd, local.mode, local.model) == (0, "local", "default")
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_users_of_two_keys_are_one_to_the_provider_and_those_of_two_teams_are_two(
@@ -151,7 +152,7 @@ def test_users_of_two_keys_are_one_to_the_provider_and_those_of_two_teams_are_tw
         assert len({laptop, other, plain}) == 3
         assert not re.search("ada|red|blue|first", " ".join(sent))
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("model", ["text-alone", "gpt-realtime-2.1"])
@@ -177,6 +178,8 @@ def test_pictures_are_refused_where_money_is_limited_and_they_have_no_price(mode
                     async with asyncio.timeout(TIMEOUT_S):
                         error = (await client._socket.receive_json())["error"]
                     assert error["param"] == "response.input[0].content[0]"
+                    async with asyncio.timeout(TIMEOUT_S):
+                        await fake.wait_for_sessions(1)
                     assert fake.sessions[0].events("conversation.item.create") == []
                     text = await metrics(server)
                     refused = 'event="conversation.item.create",rule="images"} 1.0'
@@ -187,7 +190,7 @@ def test_pictures_are_refused_where_money_is_limited_and_they_have_no_price(mode
                     (row,) = await rows(server, 1)
                     assert row.nano_usd == COST + 1000 * 5_000
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_pictures_pass_to_a_model_without_their_price_where_no_money_is_limited() -> None:
@@ -201,7 +204,7 @@ def test_pictures_pass_to_a_model_without_their_price_where_no_money_is_limited(
             await client.until("response.done")
             assert len(fake.sessions[0].events("conversation.item.create")) == 1
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_key_revoked_in_the_store_ends_its_session_with_3000_and_its_short_lived_keys(
@@ -240,7 +243,7 @@ def test_key_revoked_in_the_store_ends_its_session_with_3000_and_its_short_lived
                 ("red-laptop", "ada.red", "red")
             }
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 async def short_lived(server: Server, key: str) -> str:
@@ -278,7 +281,7 @@ def test_page_calls_a_relay_with_its_short_lived_key_and_reads_the_place_of_the_
             assert (row.key, row.user, row.nano_usd) == ("blue-phone", "ada.blue", COST)
             await until(lambda: len(server.sessions) == 0)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_metrics_of_a_relayed_session_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,4 +316,4 @@ def test_metrics_of_a_relayed_session_are_served(monkeypatch: pytest.MonkeyPatch
         assert closes in text
         assert 'vivavoce_cache_hit_ratio_sum{model="far"} 0.64' in text
 
-    asyncio.run(main())
+    idle_clock.run(main())

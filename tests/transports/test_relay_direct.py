@@ -10,7 +10,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from tests.fake_upstream import ANSWER_SDP, Answer, FakeCall, FakeUpstream
+from tests import idle_clock
+from tests.fake_upstream import ANSWER_SDP, USAGE, Answer, FakeCall, FakeUpstream
 from tests.server import Server, scripted, serving
 from tests.transports.test_relay_accounts import COST, limit, metrics, rows, save
 from tests.transports.webrtc.call_stage import in_call
@@ -120,7 +121,7 @@ def test_sideband_is_open_before_the_client_has_its_answer_and_every_response_is
             await fake.end_call(call)
             await ended(server, call)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_client_that_changes_pinned_settings_twice_is_hung_up() -> None:
@@ -138,7 +139,7 @@ def test_client_that_changes_pinned_settings_twice_is_hung_up() -> None:
             await ended(server, call)
             assert 'reason="policy_violation"' in await metrics(server)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_pinned_settings_cannot_be_changed_by_the_settings_of_an_offer() -> None:
@@ -154,7 +155,7 @@ def test_pinned_settings_cannot_be_changed_by_the_settings_of_an_offer() -> None
             await fake.end_call(call)
             await ended(server, call)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_call_that_loses_its_sideband_is_taken_up_again_or_hung_up(
@@ -183,18 +184,25 @@ def test_call_that_loses_its_sideband_is_taken_up_again_or_hung_up(
             await ended(server, call)
             server.complaints.clear()  # it was logged
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_call_of_a_spent_budget_is_hung_up() -> None:
     async def main() -> None:
-        async with before() as (fake, server, http):
+        details = {"text_tokens": 10, "audio_tokens": 1000}
+        usage = {**USAGE, "total_tokens": 1110, "output_tokens": 1010}
+        long = Answer(usage={**usage, "output_token_details": details})
+        async with before(long) as (fake, server, http):
             await limit(server, scope="key", owner="laptop", unit="usd", limit=NANO // 2)
             assert (await offer(server, http, "laptop"))[0] == 201
             (call,) = fake.calls
+            over, answers = asyncio.create_task(until(lambda: call.hung_up)), 0
             while not call.hung_up:
                 await call.from_client("response.create")
-                await asyncio.sleep(0)
+                answers += 1
+                booking = asyncio.create_task(rows(server, answers))
+                await asyncio.wait((booking, over), return_when=asyncio.FIRST_COMPLETED)
+                booking.cancel()
             await ended(server, call)
             await limit(server, scope="key", owner="laptop", unit="usd", limit=1)
             status, body, _ = await offer(server, http, "laptop")
@@ -203,7 +211,7 @@ def test_call_of_a_spent_budget_is_hung_up() -> None:
             spent = sum(row.nano_usd for row in await rows(server, 1))
             assert spent <= NANO // 2
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_time_of_a_call_is_limited_and_a_hang_up_here_ends_it_there() -> None:
@@ -215,7 +223,7 @@ def test_time_of_a_call_is_limited_and_a_hang_up_here_ends_it_there() -> None:
             assert (await http.post(f"{server.http}{location}/hangup")).status == 200
             await ended(server, fake.calls[0])
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_sideband_of_this_server_sees_a_direct_call_and_acts_on_it() -> None:
@@ -233,7 +241,7 @@ def test_sideband_of_this_server_sees_a_direct_call_and_acts_on_it() -> None:
                 assert (await side.read_until_closed())[0] == 1000
             await ended(server, call)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
@@ -248,7 +256,7 @@ def test_offer_that_the_upstream_server_refuses_names_nothing_of_it(status: int)
             await until(lambda: not len(server.sessions))
             server.complaints.clear()  # it was logged
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_offer_that_is_no_offer_is_refused_here() -> None:
@@ -261,7 +269,7 @@ def test_offer_that_is_no_offer_is_refused_here() -> None:
                 assert (await reply.json())["error"]["param"] == "sdp"
             assert not fake.calls
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_call_comes_here_where_the_upstream_server_makes_none_and_there_is_a_fallback() -> None:
@@ -274,7 +282,7 @@ def test_call_comes_here_where_the_upstream_server_makes_none_and_there_is_a_fal
             await until(lambda: not len(server.sessions))
             server.complaints.clear()  # it was logged
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_server_of_this_kind_makes_direct_calls_for_another() -> None:
@@ -296,7 +304,7 @@ def test_server_of_this_kind_makes_direct_calls_for_another() -> None:
             await http.post(f"{server.http}{client.location}/hangup")
             await until(lambda: not len(far.sessions) and not len(server.sessions))
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_short_lived_key_finds_its_direct_call_alone() -> None:
@@ -317,4 +325,4 @@ def test_short_lived_key_finds_its_direct_call_alone() -> None:
             assert (await http.post(hang_up, headers=own)).status == 200
             await ended(server, fake.calls[0])
 
-    asyncio.run(main())
+    idle_clock.run(main())

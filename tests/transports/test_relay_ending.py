@@ -8,6 +8,7 @@ import openai
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests import idle_clock
 from tests.fake_upstream import Behaviour, FakeUpstream
 from tests.transports.test_relay import TIMEOUT_S, relaying
 from tests.transports.test_relay_faults import closed, on_relay
@@ -60,7 +61,7 @@ def test_budget_that_ends_in_a_call_is_said_by_voice_and_then_closed_with_4002(
             assert texts[-1] == WORDS
             assert sum(map(len, deltas)) > 4_800
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_official_client_does_not_connect_again_after_a_budget_has_ended() -> None:
@@ -83,4 +84,4 @@ def test_official_client_does_not_connect_again_after_a_budget_has_ended() -> No
             assert closing.value.rcvd is not None
             assert (closing.value.rcvd.code, again) == (4002, [])
 
-    asyncio.run(main())
+    idle_clock.run(main())

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests import idle_clock
 from tests.fake_upstream import Answer, Behaviour, FakeUpstream
 from tests.server import Server
 from tests.transports.test_relay import TIMEOUT_S, Client, connected, relaying
@@ -94,7 +95,7 @@ def test_upstream_server_gets_its_key_alone_and_frames_pass_byte_for_byte() -> N
             await socket.close()
             await closed(fake)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("how", ["header", "subprotocol"])
@@ -123,7 +124,7 @@ def test_beta_client_completes_a_turn_over_an_upstream_server_of_the_ga_protocol
             assert b"temperature" not in b"".join(session.received)
             assert b'modalities":["text","audio' not in b"".join(session.received)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 503])
@@ -145,7 +146,7 @@ def test_handshake_refused_is_answered_here_and_held(status: int) -> None:
             if status == 429:
                 assert 0 < hold.seconds <= 2
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("code", ["invalid_api_key", "beta_api_shape_disabled", "odd"])
@@ -159,7 +160,7 @@ def test_error_in_place_of_the_session_is_answered_here(code: str) -> None:
             assert ORG not in json.dumps(client.events)
             await closed(fake)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("fault", ["cut", "expire", QUOTA])
@@ -178,7 +179,7 @@ def test_fault_in_a_response_is_taken_up_by_the_cascade_with_the_history(fault: 
             assert ORG not in json.dumps(client.events)
             await closed(fake)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_rate_limited_response_is_asked_for_again_after_the_wait_in_the_text() -> None:
@@ -191,7 +192,7 @@ def test_rate_limited_response_is_asked_for_again_after_the_wait_in_the_text() -
             assert len(fake.sessions[0].events("response.create")) == 2
             assert ORG not in json.dumps(client.events)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_session_without_fallback_ends_with_our_error() -> None:
@@ -212,7 +213,7 @@ def test_session_without_fallback_ends_with_our_error() -> None:
             assert codes == ["upstream_unavailable"]
             assert socket.close_code == 1011
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_upstream_server_that_recovers_answers_again_after_the_turn() -> None:
@@ -231,7 +232,7 @@ def test_upstream_server_that_recovers_answers_again_after_the_turn() -> None:
             assert "How is the weather?" in str(first)
             assert client.types().count("session.created") == 1
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("fault", ["stall", "half-open"])
@@ -247,7 +248,7 @@ def test_upstream_server_that_falls_silent_is_replaced_by_the_cascade(fault: str
             assert len(here.llm.requests) == 1
             assert client.types().count("session.created") == 1
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_frames_sent_before_the_upstream_session_arrive_in_order() -> None:
@@ -268,7 +269,7 @@ def test_frames_sent_before_the_upstream_session_arrive_in_order() -> None:
             assert kinds == ["session.update", append, "response.create", append]
             assert second["audio"] == "BBBB"
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_upstream_server_of_xais_protocol_serves_a_ga_client() -> None:
@@ -295,7 +296,7 @@ def test_upstream_server_of_xais_protocol_serves_a_ga_client() -> None:
             assert client.types().count("response.created") == 1
             assert "ping" not in client.types()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_calls_with_random_faults_lose_nothing_and_leave_no_connection_open() -> None:
@@ -329,7 +330,7 @@ def test_calls_with_random_faults_lose_nothing_and_leave_no_connection_open() ->
                 await asyncio.gather(*(call(address) for _ in range(2)))
             await closed(fake)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 async def read_until_closed(client: Client) -> tuple[str, int | None, str]:
@@ -368,7 +369,7 @@ def test_client_without_a_fallback_gets_one_error_of_ours_where_no_session_begin
                     errors += [event["error"]["code"]] if event["type"] == "error" else []
             assert (errors, socket.close_code) == (["upstream_unavailable"], 1011)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_more_events_than_can_be_kept_while_the_upstream_server_connects_close_with_1013() -> None:
@@ -382,7 +383,7 @@ def test_more_events_than_can_be_kept_while_the_upstream_server_connects_close_w
             assert (code, close_code) == ("upstream_unavailable", 1013)
             fake.opens_after.set()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_transcription_session_over_a_relay_has_the_transcription_model_of_its_client() -> None:
@@ -407,7 +408,7 @@ def test_transcription_session_over_a_relay_has_the_transcription_model_of_its_c
             assert asked["type"] == "transcription"
             assert asked["audio"]["input"]["transcription"]["model"] == "gpt-4o-transcribe"
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("how", ["cut", "expire", "half-open", 1000, 1012, 3000, 4000])
@@ -430,7 +431,7 @@ def test_client_without_a_fallback_is_closed_with_1011_whatever_ended_the_upstre
             assert len(reason.encode()) <= 123
             assert "xxx" not in reason
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_no_frame_of_a_client_names_what_an_upstream_server_reveals_in_its_errors() -> None:
@@ -472,4 +473,4 @@ def test_no_frame_of_a_client_names_what_an_upstream_server_reveals_in_its_error
                 for word in words:
                     assert word not in frame.replace('\\"', '"')
 
-    asyncio.run(main())
+    idle_clock.run(main())

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests import idle_clock
 from tests.fake_upstream import Answer, FakeUpstream
 from tests.transports.test_relay import TIMEOUT_S, relaying
 from tests.transports.test_relay_faults import on_relay
@@ -70,7 +71,7 @@ def test_audio_of_both_directions_passes_byte_for_byte_and_most_of_it_is_never_p
             assert len(audio) == 40
             assert sum(b"output_audio.delta" in f for f in parsed) < 10
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_delta_is_written_to_its_client_by_few_calls_in_the_callback_that_has_read_it(
@@ -108,7 +109,7 @@ def test_delta_is_written_to_its_client_by_few_calls_in_the_callback_that_has_re
             await client.send("response.create")
             await client.until("response.done")
 
-    asyncio.run(main())
+    idle_clock.run(main())
     assert len(calls) > 30
     assert max(calls) < MAX_CALLS
 
@@ -139,7 +140,7 @@ def test_audio_that_passes_puts_off_the_pings_of_both_sides(
                         break
             assert kinds == {aiohttp.WSMsgType.TEXT}
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_append_that_the_policy_of_the_wire_refuses_is_answered_among_those_that_pass() -> None:
@@ -156,4 +157,4 @@ def test_append_that_the_policy_of_the_wire_refuses_is_answered_among_those_that
             (session,) = fake.sessions
             assert [e["audio"] for e in session.events("input_audio_buffer.append")] == [good] * 3
 
-    asyncio.run(main())
+    idle_clock.run(main())

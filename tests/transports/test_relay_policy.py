@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from tests import idle_clock
 from tests.fake_upstream import FakeUpstream
 from tests.server import Server, scripted, serving
 from tests.transports.test_relay import TIMEOUT_S, Client
@@ -101,7 +102,7 @@ def test_pinned_settings_reach_the_upstream_server_and_no_client() -> None:
             (asked,) = fake.sessions[0].events("response.create")
             assert asked["response"] == {}
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_pinned_settings_cannot_be_changed_by_a_beta_client() -> None:
@@ -128,7 +129,7 @@ def test_pinned_settings_cannot_be_changed_by_a_beta_client() -> None:
             assert b"marin" not in session.received[-1]
             assert SECRET_ORDERS not in json.dumps(client.events)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_short_lived_key_of_a_relay_carries_its_model_and_cannot_undo_what_is_pinned() -> None:
@@ -156,7 +157,7 @@ def test_short_lived_key_of_a_relay_carries_its_model_and_cannot_undo_what_is_pi
                 header = fake.sessions[0].headers["Authorization"]
                 assert header == "Bearer sk-upstream"
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_short_lived_key_that_is_forged_or_expired_is_refused_and_nothing_is_dialled() -> None:
@@ -170,7 +171,7 @@ def test_short_lived_key_that_is_forged_or_expired_is_refused_and_nothing_is_dia
                 assert (await refused(server, key, model="far"))["code"] == "invalid_api_key"
             assert fake.attempts == 0
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_model_that_a_key_does_not_allow_is_refused_everywhere_and_never_dialled() -> None:
@@ -194,7 +195,7 @@ def test_model_that_a_key_does_not_allow_is_refused_everywhere_and_never_dialled
                 assert (error["code"], error["param"]) == ("model_not_found", "session.model")
             assert fake.attempts == 0
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_audio_of_a_relay_that_comes_too_fast_is_read_later_and_none_is_lost() -> None:
@@ -215,4 +216,4 @@ def test_audio_of_a_relay_that_comes_too_fast_is_read_later_and_none_is_lost() -
             assert len(fake.sessions[0].events("input_audio_buffer.append")) == pieces
             assert clock() - begun >= (pieces * 0.1 - 0.2) / 20.0
 
-    asyncio.run(main())
+    idle_clock.run(main())

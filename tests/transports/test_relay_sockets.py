@@ -8,9 +8,11 @@ from contextlib import suppress
 import aiohttp
 import pytest
 
+from tests import idle_clock
 from tests.fake_upstream import FakeSession, FakeUpstream
 from tests.transports.test_relay import TIMEOUT_S, Line, connected, relaying
 from tests.transports.test_relay_faults import closed, on_relay
+from tests.transports.webrtc.caller import until
 from vivavoce.protocol.bounds import MAX_FRAME_BYTES
 from vivavoce.transports import send_queue, websocket
 
@@ -47,7 +49,7 @@ def test_append_of_20_mib_passes_and_one_above_the_bound_is_refused() -> None:
                     pass
             assert len(session.received[-1]) < MIB
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_client_that_does_not_read_stops_the_upstream_server_and_is_cut_off(
@@ -69,11 +71,11 @@ def test_client_that_does_not_read_stops_the_upstream_server_and_is_cut_off(
                 sent = await flooded(fake.sessions[0])
                 await closed(fake)
                 assert sent < 32 * MIB  # 8 wait for the client, the rest in buffers of sockets
-                assert len(here.sessions) == 0
+                await until(lambda: len(here.sessions) == 0)
                 line.cut()
                 await socket.close()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_upstream_session_ends_at_once_when_the_client_closes_or_is_cut_off() -> None:
@@ -96,7 +98,7 @@ def test_upstream_session_ends_at_once_when_the_client_closes_or_is_cut_off() ->
                 line.cut()
                 await closed(fake)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_upstream_session_ends_when_the_client_answers_no_ping(
@@ -119,4 +121,4 @@ def test_upstream_session_ends_when_the_client_answers_no_ping(
                 await fake.wait_for_sessions(1)
             await closed(fake)
 
-    asyncio.run(main())
+    idle_clock.run(main())

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tests import idle_clock
 from tests.fake_upstream import FakeSession, FakeUpstream
 from tests.server import scripted, serving
 from tests.transports.test_relay import TIMEOUT_S, Client, connected
@@ -87,7 +88,7 @@ def test_function_of_this_server_runs_while_sound_goes_on_and_nobody_sees_it() -
             for hidden in ('"fc"', '"c1"', "stock", "function_call", '"left"'):
                 assert hidden not in seen
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_function_of_this_server_runs_for_a_cascade_and_nobody_sees_it() -> None:
@@ -122,7 +123,7 @@ def test_function_of_this_server_runs_for_a_cascade_and_nobody_sees_it() -> None
                 assert "function_call" not in wire
                 assert "stock" not in wire
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_function_in_the_background_of_a_cascade_is_answered_twice() -> None:
@@ -157,4 +158,4 @@ def test_function_in_the_background_of_a_cascade_is_answered_twice() -> None:
                 (item,) = told["response"]["output"]
                 assert item["content"][0]["transcript"] == "Three are left."
 
-    asyncio.run(main())
+    idle_clock.run(main())

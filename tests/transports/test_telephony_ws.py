@@ -15,6 +15,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests import idle_clock
 from tests.protocol.telephony_samples import (
     CONNECTED,
     digit_of,
@@ -100,7 +101,7 @@ def played(script: Callable[[Server], Any], settings: Settings | None = None) ->
             await script(server)
             await until(lambda: len(server.sessions) == 0)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def heard_words(server: Server) -> int:

@@ -12,6 +12,7 @@ import aiohttp.web
 import msgspec
 import pytest
 
+from tests import idle_clock
 from tests.engines.openai.chat_server import (
     ChatServer,
     Reply,
@@ -43,7 +44,7 @@ def played(script: Any, settings: Settings | None = None) -> None:
             await until(lambda: len(server.sessions) == 0)
             await until(lambda: len(asyncio.all_tasks()) <= before + 1)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_question_is_answered() -> None:
@@ -250,7 +251,7 @@ def test_failing_llm_endpoint_costs_one_response(how: str) -> None:
                 assert await caller.answer() == ("completed", None)
                 assert caller.types.count("error") == 1
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_llm_endpoint_that_comes_up_again_answers_the_next_response() -> None:
@@ -270,7 +271,7 @@ def test_llm_endpoint_that_comes_up_again_answers_the_next_response() -> None:
             assert await caller.answer() == ("completed", None)
             await runner.cleanup()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_cancelled_response_closes_the_llm_request() -> None:
@@ -285,7 +286,7 @@ def test_cancelled_response_closes_the_llm_request() -> None:
                 async with asyncio.timeout(60):
                     await chat.aborted.wait()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def queues() -> list[SendQueue]:
@@ -450,7 +451,7 @@ def test_error_in_reading_ends_the_session_and_is_logged() -> None:
             assert len(server.complaints) == 1
             assert "ZeroDivisionError" in server.complaints.pop()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_many_frames_at_once_do_not_delay_other_clients() -> None:

@@ -10,7 +10,8 @@ import msgspec
 
 from tests.server import HOST, Server, scripted
 from vivavoce.accounting import resuming
-from vivavoce.app import application, auth_of, build
+from vivavoce.app import build
+from vivavoce.routes import application, auth_of
 from vivavoce.runtime.cluster import Cluster, ClusterSettings
 from vivavoce.runtime.resume import Resumption
 from vivavoce.runtime.sessions import Sessions

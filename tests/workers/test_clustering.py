@@ -1,6 +1,7 @@
 """Two nodes that share a Redis server: any of them serves any request."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,8 @@ from tests.workers.nodes import Node, node
 from vivavoce.errors import SettingsError
 from vivavoce.runtime.cluster import ClusterSettings
 from vivavoce.runtime.places import Place, node_tag, uuid_of
-from vivavoce.runtime.resume import ResumeSettings, Resumption, Ticket, resume_request
+from vivavoce.runtime.resume import ResumeSettings, Resumption, Ticket
+from vivavoce.runtime.resume_request import resume_request
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
@@ -203,6 +205,29 @@ def test_session_of_a_node_that_cannot_be_reached_is_ended_by_a_message(redis_ur
             assert (await caller.read_until_closed())[0] == 1000
 
     in_cluster(script, redis_url)
+
+
+def test_client_that_leaves_a_stream_of_another_node_ends_it_there(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(one: Node, two: Node) -> None:
+        assert two.client
+        assert two.cluster
+        async with calling(one) as caller:
+            session = caller.events[0]["session"]["id"]
+            live = one.sessions.live.find(session)
+            assert live
+            async with two.client.get(f"{two.http}/v1/sessions/{session}/events") as stream:
+                assert await stream.content.readline()
+                assert len(live._watchers) == 1
+            while live._watchers:
+                await caller.ask()
+                await caller.answer()
+            await until(lambda: two.cluster.forwarded == {"answered": 1})  # type: ignore[union-attr]
+            assert not two.cluster.is_suspected(node_tag("one"))
+
+    in_cluster(script, redis_url)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_node_with_another_secret_is_refused(redis_url: str) -> None:

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests.idle_clock import run
 from tests.server import HOST
 from vivavoce.server import serve_app
 from vivavoce.settings import ServerSettings
@@ -102,6 +103,49 @@ def test_call_of_a_process_whose_answer_cannot_be_read_is_refused_for_now(tmp_pa
             assert refused.headers["Retry-After"] == "1"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_forwarded_socket_is_closed_where_its_process_has_stopped_and_not_where_it_is_quiet(
+    answers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vivavoce.workers.forward_client.HEARTBEAT_S", 0.2)
+    pings = 0
+
+    async def quiet(request: web.Request) -> web.StreamResponse:
+        """Opens a WebSocket, and answers pings or nothing."""
+        nonlocal pings
+        socket = web.WebSocketResponse(autoping=False)
+        await socket.prepare(request)
+        await socket.send_str("open")
+        while answers and pings < 3:
+            await socket.receive()
+            pings += 1
+            await socket.pong()
+        if answers:
+            await socket.send_str("still here")
+        await asyncio.Event().wait()
+        return socket
+
+    async def main() -> None:
+        here, first = worker(0, tmp_path)
+        there, other = worker(1, tmp_path)
+        for app in (here, there):
+            app.router.add_get("/v1/responses", quiet)
+        async with (
+            serve_app(here, ServerSettings(port=0), unix_path=first.client_socket) as port,
+            serve_app(there, ServerSettings(port=0), unix_path=other.client_socket),
+            aiohttp.ClientSession(f"http://{HOST}:{port}") as http,
+            http.ws_connect("/v1/responses?call_id=rtc_w1_00") as socket,
+        ):
+            assert await socket.receive_str() == "open"
+            if answers:
+                assert await socket.receive_str() == "still here"
+                return
+            ended = await socket.receive()
+            assert (ended.type, ended.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+
+    run(main())
 
 
 def test_client_that_leaves_a_stream_of_another_process_leaves_no_warning(

@@ -94,8 +94,7 @@ def test_worker_that_is_killed_is_replaced_and_the_other_goes_on() -> None:
     async def main() -> None:
         async with together() as server, AsyncExitStack() as stack:
             callers = await one_on_each(server, stack)
-            before = server.workers
-            victim = min(before)
+            victim = min(server.workers)
             os.kill(victim, signal.SIGKILL)
             ended = [await cut_off_first(callers)]
             (other,) = callers.keys() - set(ended)
@@ -103,7 +102,8 @@ def test_worker_that_is_killed_is_replaced_and_the_other_goes_on() -> None:
             assert await callers[other].answer() == ("completed", None)
 
             async def replaced() -> bool:
-                return 'vivavoce_worker_restarts_total{worker="0"} 1\n' in await server.metrics()
+                restarts = f'vivavoce_worker_restarts_total{{worker="{ended[0][1:]}"}} 1\n'
+                return restarts in await server.metrics()
 
             async def serves_again() -> bool:
                 async with server.caller() as caller:

@@ -150,9 +150,10 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._transport is None:  # it was refused
             return
-        if not self._busy and self._timer is None:
+        if self._timer is None and not self._busy:
             self._set_timer(self._head_is_late)
-        self._received += len(data)
+        if self._timer is not None:
+            self._received += len(data)
         self.inner.data_received(data)
 
     def eof_received(self) -> bool | None:

@@ -104,7 +104,7 @@ def _form_of(body: bytes) -> tuple[tuple[str, str], ...]:
         return tuple(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS))
     except ValueError as exc:
         raise InvalidRequest(
-            f"The form has too many fields: at most {MAX_FORM_FIELDS} are taken."
+            f"The form has too many fields: at most {MAX_FORM_FIELDS} are accepted."
         ) from exc
 
 

@@ -39,15 +39,13 @@ class WindowResampler:
 
         Returns [n, window * target / source], in -1..1.
         """
-        samples = samples_in.astype(np.float32)
         if self._matrix is None:
-            samples /= _FULL_SCALE
-            return samples
+            return samples_in.astype(np.float32) / np.float32(_FULL_SCALE)
         n, width = len(samples_in), len(self._matrix)
-        line, sample = samples.strides
+        line, sample = samples_in.strides
         strides = (line, self._step * sample, sample)
-        seen = np.ndarray((n, self._rows, width), np.float32, samples.data, 0, strides)
-        made = np.ascontiguousarray(seen).reshape(n * self._rows, width) @ self._matrix
+        seen = np.ndarray((n, self._rows, width), np.int16, samples_in.data, 0, strides)
+        made = seen.astype(np.float32).reshape(n * self._rows, width) @ self._matrix
         np.minimum(made, 1, out=made)
         np.maximum(made, -1, out=made)
         return made.reshape(n, -1)

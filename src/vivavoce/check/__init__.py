@@ -3,6 +3,6 @@
 * `recording`: the events of one scenario, and the checks that judge them
 * `connection`: a WebSocket to the server, whose events are recorded
 * `scenarios`, `speech_scenarios`, `other_scenarios`: what is sent
-* `streams`, `shapes`, `behaviour`, `tables`, `dialects`: the checks
+* `streams`, `turn_streams`, `shapes`, `…_behaviour`, `tables`, `dialects`: the checks
 * `command`: runs scenarios, judges them and reports
 """

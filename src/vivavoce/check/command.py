@@ -45,15 +45,16 @@ class CheckOptions:
     only: Annotated[tuple[str, ...], Parameter(negative="")] = ()
     """Only the checks whose name matches: `--only 'tools.*'`. May be given several times."""
     list_checks: Annotated[bool, Parameter(name="--list", negative="")] = False
-    """List the checks and the sections that they rest on, and run none."""
+    """List the checks and the sections of the documentation that they are based on, and run
+    none."""
     against: Literal["", "openai"] = ""
-    """Check the server of that provider in place of URL. It needs a key, and costs money."""
+    """Check the server of that provider instead of URL. It needs a key, and costs money."""
     model: str = ""
-    """The model to ask for."""
+    """The model to request."""
     api_key: Annotated[Secret, Parameter(env_var="OPENAI_API_KEY", show_env_var=False)] = Secret()
-    """The API key, if the server wants one; by default the one in OPENAI_API_KEY."""
+    """The API key, if the server needs one; by default the one in OPENAI_API_KEY."""
     speech: Path | None = None
-    """A sound file with one spoken sentence; by default the embedded voice speaks one."""
+    """An audio file with one spoken sentence; by default the embedded voice speaks one."""
     form: ReportForm = "table"
     """The report: table, json with the events of each failure, or junit."""
     output: Path | None = None
@@ -61,14 +62,14 @@ class CheckOptions:
     timeout: Annotated[float, Parameter()] = 30.0
     """Seconds to wait for one event."""
     fast: Annotated[bool, Parameter(negative="")] = False
-    """Send audio faster than it is heard."""
+    """Send audio faster than real time."""
 
 
 def check_server(url: str, options: CheckOptions, console: Console, notes: Console) -> int:
     """Check a server and print the report. Returns the exit status; runs an event loop.
 
     0: no check failed. 1: some did. 2: wrong usage, or the server cannot be reached. 130:
-    interrupted. notes: where progress and mistakes are printed.
+    interrupted. notes: where progress and errors are printed.
     """
     try:
         checks = selected(options.only)
@@ -128,7 +129,7 @@ async def _run(
 
 
 def list_checks(checks: Iterable[ConformanceCheck], console: Console) -> None:
-    """Print what each check demands and where that stands."""
+    """Print the rule that each check tests and the section that states it."""
     table = Table("check", "demands", "rests on", box=None)
     for check in checks:
         table.add_row(check.id, escape(check.statement), escape(check.section))

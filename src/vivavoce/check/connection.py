@@ -16,7 +16,7 @@ from vivavoce.check.recording import CheckRecording, EventFields, RecordedEvent,
 from vivavoce.secret import Secret
 
 CHUNK_MS: Final = 100
-"""Of audio in one input_audio_buffer.append."""
+"""The length of the audio in one input_audio_buffer.append."""
 TRAILING_SILENCE_MS: Final = 1500
 CLOSE_TIMEOUT_S: Final = 2.0
 _decoder = msgspec.json.Decoder()
@@ -31,13 +31,13 @@ class CheckTarget:
     model: str
     api_key: Secret = Secret()
     timeout_s: float = 30.0
-    """For one event that is waited for."""
+    """The time limit for one event."""
     settle_s: float = 0.5
-    """A time without events after which the server is taken to have nothing more to say."""
+    """After so long without an event, the server is assumed to have sent everything."""
     speech: bytes = b""
-    """One spoken sentence, PCM at 24 kHz; empty: nothing is spoken."""
+    """One spoken sentence, PCM at 24 kHz; empty: no speech is sent."""
     real_time: bool = True
-    """Whether audio is sent as fast as it is heard."""
+    """Whether audio is sent in real time."""
 
     @property
     def http(self) -> str:
@@ -46,7 +46,7 @@ class CheckTarget:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The key, where there is one."""
+        """The API key, if there is one."""
         key = self.api_key.reveal()
         return {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -56,7 +56,7 @@ class ConnectionEnded(Exception):
 
 
 class EventMissing(Exception):
-    """What the scenario waited for did not come in time."""
+    """What the scenario waited for did not arrive in time."""
 
 
 class CheckConnection:
@@ -155,7 +155,7 @@ class CheckConnection:
         return await self.until("response.done", where=lambda e: at(e, "response", "id") == key)
 
     async def settle(self, seconds: float | None = None) -> None:
-        """Read until nothing has come for some time."""
+        """Read until nothing has arrived for some time."""
         try:
             while True:
                 await self.receive(self.target.settle_s if seconds is None else seconds)
@@ -163,7 +163,7 @@ class CheckConnection:
             pass
 
     async def speak(self, pcm: bytes, silence_ms: int = TRAILING_SILENCE_MS) -> None:
-        """Send audio and silence after it, in pieces. Needs a target with speech."""
+        """Send audio and then silence, in chunks. Needs a target with speech."""
         audio = pcm + bytes(silence_ms * BYTES_PER_MS)
         step = CHUNK_MS * BYTES_PER_MS
         due = time.monotonic()
@@ -190,7 +190,7 @@ async def connected(
 ) -> AsyncIterator[CheckConnection]:
     """A connection whose events are recorded. Raises ConnectionEnded if it cannot be made.
 
-    query: in place of ?model=. headers: in place of the key.
+    query: instead of ?model=. headers: instead of the key.
     """
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
         try:

@@ -36,7 +36,7 @@ def _(recording: CheckRecording) -> None:
 
 @checks.add("beta.updated", SETTINGS, "beta")
 def _(recording: CheckRecording) -> None:
-    """An update without `session.type` is taken, and echoed flat."""
+    """An update without `session.type` is accepted, and echoed flat."""
     event = recording.note("updated")
     require(event.get("type") == "session.updated", "it was refused", event)
     for key, value in (
@@ -80,7 +80,7 @@ def _(recording: CheckRecording) -> None:
 
 @checks.add("beta.no_ga_names", EVENTS, "beta")
 def _(recording: CheckRecording) -> None:
-    """No event has a name of GA."""
+    """No event has a GA name."""
     recording.need("session.created")
     for event in recording.received:
         kind = str(event.get("type"))
@@ -229,7 +229,7 @@ def _streams(events: list[EventFields], *kinds: str) -> None:
 def _http(
     name: str, note: str, heading: str, statement: str, statuses: tuple[int, ...], *rest: Any
 ) -> None:
-    """Declare a check of an answer: its status, then (path, wanted) of its fields."""
+    """Declare a check of an HTTP answer: its status, then (path, wanted) of its fields."""
 
     def judge(recording: CheckRecording) -> None:
         answer = recording.note(note)
@@ -312,7 +312,7 @@ _http(
     "transcription",
     "transcription",
     _FILES,
-    "A sound file is transcribed.",
+    "An audio file is transcribed.",
     (200,),
     (("json", "text"), str),
 )
@@ -344,7 +344,7 @@ _http(
 
 @checks.add("http.client_secret_opens", HTTP + "HTTP: recordings, speech, models", "http")
 def _(recording: CheckRecording) -> None:
-    """A short-lived key opens a session with the settings that it was made with."""
+    """A short-lived key opens a session with the settings that it was created with."""
     event = recording.note("secret_session")
     found = at(event, "session", "instructions")
     require(found == "Be brief.", f"instructions is {found!r}", event)

@@ -78,7 +78,7 @@ async def beta_transcription(target: CheckTarget, recording: CheckRecording) -> 
 
 
 async def wrong_key(target: CheckTarget, recording: CheckRecording) -> None:
-    """A connection with a wrong key, where the server needs one."""
+    """A connection with a wrong key, if the server needs one."""
     if not target.api_key.reveal():
         recording.unsupported = "no key was given, so the server is taken to need none"
         return
@@ -192,7 +192,7 @@ async def webrtc(target: CheckTarget, recording: CheckRecording) -> None:
 
 
 async def _offer(target: CheckTarget, recording: CheckRecording, sdp: str) -> str | None:
-    """The answer to an offer; None: the server takes no calls."""
+    """The answer to an offer; None: the server accepts no calls."""
     timeout = aiohttp.ClientTimeout(total=target.timeout_s)
     headers = {**target.headers, "Content-Type": "application/sdp"}
     url = f"{target.http}/realtime/calls"

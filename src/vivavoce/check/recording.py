@@ -1,7 +1,7 @@
 """The events of one scenario, and the checks that judge them after it has ended.
 
 A scenario talks to the server and records. A check reads the recording and raises CheckFailed, or
-NotApplicable where what it is about did not occur; so checks run on stored recordings as well.
+NotApplicable if what it tests did not occur; so checks work on stored recordings as well.
 """
 
 import base64
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 EventFields: TypeAlias = dict[str, Any]
 MAX_EVIDENCE = 8
-"""Events that a result shows."""
+"""The most events that a result shows."""
 
 
 class CheckFailed(Exception):
@@ -24,7 +24,7 @@ class CheckFailed(Exception):
 
 
 class NotApplicable(Exception):
-    """What the check is about did not occur."""
+    """What the check tests did not occur."""
 
 
 class RecordedEvent(NamedTuple):
@@ -46,9 +46,9 @@ class CheckRecording:
     notes: dict[str, Any] = field(default_factory=dict)
     """What no event shows: status codes, close codes, ids by role."""
     unsupported: str = ""
-    """Why the server does not claim what the scenario is about."""
+    """Why the server does not support what the scenario tests."""
     missing: list[str] = field(default_factory=list)
-    """What the scenario waited for in vain."""
+    """What the scenario waited for and did not get."""
 
     @property
     def received(self) -> list[EventFields]:
@@ -60,7 +60,7 @@ class CheckRecording:
         return [e for e in self.received if e.get("type") == kind and _has(e, fields)]
 
     def need(self, kind: str, **fields: Any) -> EventFields:
-        """The first of those. Raises NotApplicable."""
+        """The first of those events. Raises NotApplicable."""
         found = self.all(kind, **fields)
         if not found:
             named = "".join(f", {name} {value}" for name, value in fields.items())
@@ -68,7 +68,7 @@ class CheckRecording:
         return found[0]
 
     def expect(self, kind: str, message: str, **fields: Any) -> EventFields:
-        """The first of those. Raises CheckFailed with the message."""
+        """The first of those events. Raises CheckFailed with the message."""
         found = self.all(kind, **fields)
         if not found:
             raise CheckFailed(message, *self.tail())
@@ -80,7 +80,7 @@ class CheckRecording:
         return errors[0] if errors else None
 
     def note(self, name: str) -> Any:
-        """A note. Raises NotApplicable where the scenario did not come to it."""
+        """A note. Raises NotApplicable if the scenario ended before it."""
         if name not in self.notes:
             raise NotApplicable(self.missing[0] if self.missing else f"the scenario has no {name}")
         return self.notes[name]
@@ -88,7 +88,7 @@ class CheckRecording:
     def response(self, name: str) -> tuple[EventFields, list[EventFields]]:
         """The response.done of a response that the scenario named, and its events.
 
-        Raises NotApplicable where it did not end, or failed.
+        Raises NotApplicable if it did not end, or failed.
         """
         key = self.note(name)
         done = [e for e in self.all("response.done") if at(e, "response", "id") == key]
@@ -109,7 +109,7 @@ class CheckRecording:
         return _place(self.received, event)
 
     def tail(self) -> list[EventFields]:
-        """The last events, as evidence of what did not come."""
+        """The last events, as evidence that an event is missing."""
         return self.received[-3:]
 
 
@@ -117,11 +117,11 @@ Judge: TypeAlias = Callable[[CheckRecording], None]
 
 
 class ConformanceCheck(NamedTuple):
-    """One rule. `scenario` "": it is judged on every recording of a dialect in `dialects`."""
+    """One rule. `scenario` "": it is applied to every recording of a dialect in `dialects`."""
 
     id: str
     section: str
-    """The page and the heading that it rests on: `protocol.md: Errors`."""
+    """The page and the heading that state it: `protocol.md: Errors`."""
     statement: str
     judge: Judge
     scenario: str = ""
@@ -186,7 +186,7 @@ def audio_of(events: list[EventFields], kind: str = "response.output_audio.delta
 
 
 def shortened(value: Any, limit: int = 160) -> Any:
-    """A value for a report: long texts, such as audio, are cut."""
+    """A value for a report: long texts, such as audio, are shortened."""
     if isinstance(value, str) and len(value) > limit:
         return f"{value[:40]}… ({len(value)} characters)"
     if isinstance(value, dict):
@@ -197,7 +197,7 @@ def shortened(value: Any, limit: int = 160) -> Any:
 
 
 def responses(recording: CheckRecording) -> Iterator[tuple[str, list[EventFields]]]:
-    """The events of each response, by its id, in the order in which they are first named."""
+    """The events of each response, by its id, in the order of their first events."""
     found: dict[str, list[EventFields]] = {}
     for event in recording.received:
         key = _response_id(event)

@@ -90,7 +90,7 @@ def _(recording: CheckRecording) -> None:
 
 @checks.add("audio.done_once", EVENTS, "audio_response")
 def _(recording: CheckRecording) -> None:
-    """`response.output_audio.done` and the transcript's come once for a part."""
+    """`response.output_audio.done` and that of the transcript come once for a part."""
     _, events = recording.response("audio")
     for kind in ("response.output_audio.done", "response.output_audio_transcript.done"):
         came = [e for e in events if e.get("type") == kind]

@@ -89,26 +89,26 @@ CHECKS: Final[tuple[ConformanceCheck, ...]] = tuple(
 
 
 class CheckResult(NamedTuple):
-    """What a check came to. `evidence`: the events that show it, texts shortened."""
+    """The result of a check. `evidence`: the events that show it, texts shortened."""
 
     check: ConformanceCheck
     outcome: Outcome
     message: str = ""
     scenario: str = ""
-    """Of the recording that failed."""
+    """The recording that failed."""
     evidence: tuple[EventFields, ...] = ()
 
 
 @dataclass(slots=True)
 class CheckReport:
-    """All results, and the recordings that they rest on."""
+    """All results, and the recordings that they are based on."""
 
     url: str
     results: list[CheckResult] = field(default_factory=list)
     recordings: list[CheckRecording] = field(default_factory=list)
 
     def count(self, outcome: Outcome) -> int:
-        """How many checks came to that."""
+        """How many checks had that result."""
         return sum(result.outcome == outcome for result in self.results)
 
 
@@ -129,7 +129,7 @@ def needed_scenarios(checks: Iterable[ConformanceCheck]) -> list[str]:
 
 
 async def run_scenario(name: str, target: CheckTarget) -> CheckRecording:
-    """The recording of one scenario. Never raises for what the server does."""
+    """The recording of one scenario. Never raises, whatever the server does."""
     recording = CheckRecording(name)
     if name in SPOKEN and not target.speech:
         recording.unsupported = NO_SPEECH
@@ -149,7 +149,7 @@ async def run_checks(
     only_scenarios: Iterable[str] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> CheckReport:
-    """Run what the checks need, one scenario after the other, and judge it."""
+    """Run what the checks need, one scenario after the other, and apply them."""
     report = CheckReport(target.url)
     for name in tuple(only_scenarios) or needed_scenarios(checks):
         progress(name)
@@ -159,7 +159,7 @@ async def run_checks(
 
 
 def judged(check: ConformanceCheck, recordings: Iterable[CheckRecording]) -> CheckResult:
-    """The result of a check on those of the recordings that it is about."""
+    """The result of a check on those recordings to which it applies."""
     reasons, passed = [], False
     for recording in recordings:
         if check.scenario not in ("", recording.scenario):
@@ -178,7 +178,7 @@ def judged(check: ConformanceCheck, recordings: Iterable[CheckRecording]) -> Che
             events = tuple(shortened(event) for event in exc.evidence)
             return CheckResult(check, "failed", str(exc), recording.scenario, events)
         except (KeyError, TypeError, AttributeError) as exc:
-            # a value of another type than the protocol has, which another check names
+            # a value of a wrong type, which another check reports
             reason = f"an event has another form: {type(exc).__name__}: {exc}"
             return CheckResult(check, "failed", reason, recording.scenario)
     if passed:

@@ -97,7 +97,7 @@ SHAPES: Final[dict[str, dict[str, str]]] = {
     },
     "rate_limits.updated": {"rate_limits": "list"},
 }
-"""Of each event: a path, and the kind of its value. `?`: or null, but the key is there."""
+"""For each event: a path, and the kind of its value. `?`: or null, but the key is present."""
 KNOWN: Final = {
     *SHAPES,
     *(f"output_audio_buffer.{verb}" for verb in ("started", "stopped", "cleared")),

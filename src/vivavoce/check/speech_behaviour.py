@@ -1,4 +1,4 @@
-"""Checks of what is spoken: turns, interruptions, transcriptions."""
+"""Checks of spoken input: turns, interruptions, transcriptions."""
 
 from typing import Final
 
@@ -27,7 +27,7 @@ checks = CheckList()
 
 @checks.add("manual.append_is_silent", CLIENT, "manual_turn")
 def _(recording: CheckRecording) -> None:
-    """`input_audio_buffer.append` is answered by nothing."""
+    """`input_audio_buffer.append` gets no answer."""
     updated, committed = recording.need("session.updated"), recording.need(_COMMITTED)
     between = recording.between(updated, committed)
     events = [e for e in between if not str(e.get("type")).startswith("conversation.item.input_")]
@@ -196,7 +196,7 @@ def _(recording: CheckRecording) -> None:
 
 @checks.add("interruption.next_turn_answered", EVENTS, "interruption")
 def _(recording: CheckRecording) -> None:
-    """What interrupted is answered as a turn."""
+    """The speech that interrupted is answered as a turn."""
     recording.need("input_audio_buffer.speech_started")
     done, _ = recording.response("next")
     require(at(done, "response", "status") == "completed", "it is not completed", done)

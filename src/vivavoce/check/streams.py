@@ -1,4 +1,4 @@
-"""Checks of every stream of events, whatever was asked: the order of things."""
+"""Checks of every stream of events, whatever was requested: the order of events."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -441,7 +441,7 @@ def _once(recording: CheckRecording, kind: str) -> None:
 def _orders(
     recording: CheckRecording, kind: str = "conversation.item.added"
 ) -> Iterator[tuple[EventFields, list[object]]]:
-    """Each event of a type, with the order of the items at its time."""
+    """Each event of a type, with the order of the items at that time."""
     order: list[object] = []
     for event in recording.received:
         if event.get("type") == "conversation.item.added":

@@ -33,7 +33,7 @@ class SettingRow(NamedTuple):
     path: tuple[str | int, ...]
     shown: Any
     optional: bool = False
-    """Whether a server that refuses it does not claim it."""
+    """Whether a server that refuses it counts as not supporting it."""
 
 
 class InvalidRow(NamedTuple):

@@ -97,14 +97,14 @@ _TEXT = {
 
 
 async def _store_key(store: AccountStore, key: ApiKey) -> None:
-    """Raises SettingsError where there is one of that name."""
+    """Raises SettingsError if there is one of that name."""
     if key.name in await store.records("key"):
         raise SettingsError(f"there is a key {key.name!r} already: revoke it, or take another name")
     await store.save("key", key.name, msgspec.json.encode(key))
 
 
 async def _change_key(store: AccountStore, name: str, **changes: object) -> None:
-    """Raises SettingsError where there is none of that name."""
+    """Raises SettingsError if there is none of that name."""
     data = (await store.records("key")).get(name)
     if data is None:
         raise SettingsError(f"the store has no key {name!r}; list them with: vivavoce keys list")
@@ -407,7 +407,7 @@ def _record(kind: Callable[..., T], **fields: Any) -> T:
 
 
 def _with_store(config: Path | None, use: Callable[[AccountStore], Awaitable[T]]) -> T:
-    """What `use` makes of the store of the settings."""
+    """The result of `use` with the store of the settings."""
     settings, *_ = read_settings(config, {})
 
     async def main() -> T:

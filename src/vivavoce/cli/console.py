@@ -1,4 +1,4 @@
-"""What the commands share: where they print, how they fail, and the settings that they read."""
+"""Shared by the commands: output, errors, and the settings."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c", "-config"]
 def read_settings(
     config: Path | None, flags: dict[str, Any]
 ) -> "tuple[Settings, list[str], VoxrayConfig | None]":
-    """As load_settings(); a mistake ends the process."""
+    """As load_settings(); an error ends the process."""
     try:
         return load_settings(config, flags)
     except SettingsError as exc:
@@ -35,11 +35,15 @@ def read_settings(
 def load_settings(
     config: Path | None, flags: dict[str, Any]
 ) -> "tuple[Settings, list[str], VoxrayConfig | None]":
-    """The settings, their sources, and the config.json that they come from, if they do.
+    """The settings, their sources, and the config.json that they come from, if there is one.
 
     Raises SettingsError.
     """
-    from vivavoce.settings import FILE, load, load_tree  # half a second: not for every command
+    from vivavoce.settings_sources import (  # takes half a second, and not every command needs it
+        FILE,
+        load,
+        load_tree,
+    )
     from vivavoce.voxray_config import find, read
 
     path = find(config, os.environ, Path(FILE))
@@ -50,7 +54,7 @@ def load_settings(
 
 
 def give_up(exc: Exception) -> NoReturn:
-    """Print what is wrong, and end with status 2."""
+    """Print the error, and end with status 2."""
     text = escape(str(exc))  # names of tables, [server], are not markup
     err.print(f"[bold red]vivavoce:[/bold red] {text}", highlight=False, soft_wrap=True)
     sys.exit(2)

@@ -33,7 +33,7 @@ MEASURE_TIMEOUT_S = 60.0
 VAD_WINDOWS = 200
 SENTENCE = "The weather was fine this morning, so we walked along the river to the old mill."
 FAST = 0.8
-"""Times real time: a stage that needs more is not fast enough for conversations."""
+"""Real-time factor: a stage that needs more is too slow for conversations."""
 FASTER: Mapping[str, str] = {
     "stt": 'a service, such as stt = "groq", or another machine is faster',
     "tts": 'tts = "espeak" is faster, and so is a service, such as tts = "elevenlabs"',
@@ -47,7 +47,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """packages, programs, models, engines, endpoints, port or speed."""
     name: str
     state: State
-    """missing: not here, and not needed by the settings. failed: the settings need it."""
+    """missing: not installed, and not needed by the settings. failed: the settings need it."""
     detail: str = ""
 
 
@@ -100,7 +100,7 @@ def doctor(
 
 
 async def diagnose(settings: Settings, *, speed: bool = True) -> Diagnosis:
-    """The report for these settings. Starts their engines, and gives them back."""
+    """The report for these settings. Starts their engines, and stops them."""
     findings = [*_packages(), *_programs(), *await asyncio.to_thread(_packs)]
     speeds: dict[str, float] = {}
     chosen: tuple[Selected, ...] = ()
@@ -248,7 +248,7 @@ def _port(settings: Settings) -> Finding:
 async def _speeds(
     built: BuiltModels, chosen: tuple[Selected, ...], speeds: dict[str, float]
 ) -> list[Finding]:
-    """Short runs of the local stages of the default model; `speeds` gets times real time."""
+    """Short runs of the local stages of the default model; `speeds` gets the real-time factors."""
     engines, cascade = built.engines, built.catalog.of("")
     stt, tts = first_engine(cascade.stt), first_engine(cascade.tts)
     vads = [engines[f"vad:{each.name}"] for each in chosen if each.kind == "vad"]
@@ -288,7 +288,7 @@ def _speed(stage: str, times: float, work: str) -> Finding:
 
 
 async def _spoken(tts: TTS) -> tuple[bytes, int, float]:
-    """Speech, its rate, and how long it took, times its length; the model is loaded before."""
+    """Speech, its rate, and its real-time factor; the model is loaded before."""
     pcm = b""
     for text in ("Hello.", SENTENCE):
         if isinstance(tts, BaseEngine):
@@ -300,17 +300,17 @@ async def _spoken(tts: TTS) -> tuple[bytes, int, float]:
             pcm += speech.audio
     seconds = len(pcm) / 2 / tts.sample_rate
     if not seconds:
-        raise EngineError("the synthesiser makes no sound")
+        raise EngineError("the synthesiser makes no audio")
     return pcm, tts.sample_rate, (time.perf_counter() - began) / seconds
 
 
 async def _heard(stt: STT, pcm: bytes, rate: int) -> float:
-    """How long recognition took, times the length of the speech."""
+    """The real-time factor of recognition."""
     audio = resample(pcm, rate, stt.sample_rate)
     began = 0.0
     if isinstance(stt, BaseEngine):
         await stt.load()
-    for _ in range(2):  # the first is slower
+    for _ in range(2):  # the first run is slower
         began = time.perf_counter()
         async for _result in stt.transcribe(_once(audio), language="en", prompt=""):
             pass

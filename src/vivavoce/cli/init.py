@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from vivavoce.cli.console import err, give_up, out
 from vivavoce.errors import SettingsError
 from vivavoce.limits.keys import KEY_BYTES, hash_of, key_of
-from vivavoce.settings import FILE
+from vivavoce.settings_sources import FILE
 
 Ask = Callable[[str, str], str]
 """Gets a question and its default; returns the answer."""
@@ -21,7 +21,7 @@ MAX_PORT = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the questions found out."""
+    """The answers to the questions."""
 
     public: bool = False
     """Other machines may connect."""
@@ -101,7 +101,7 @@ def _choice(ask: Ask, question: str, *known: str) -> str:
 
 
 def settings_text(answers: Answers, key_hash: str = "") -> str:
-    """The file. key_hash: of the key that clients send, where other machines connect."""
+    """The file. key_hash: of the key that clients send, if other machines connect."""
     host = "0.0.0.0" if answers.public else "127.0.0.1"
     stt = "whisper" if answers.language == "any" else "auto"
     lines = [

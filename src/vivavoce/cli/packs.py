@@ -27,7 +27,7 @@ MB = 1_000_000
 
 
 def list_packs(console: Console) -> None:
-    """Print every pack: its size, licence, engine, and whether it is here."""
+    """Print every pack: its size, licence, engine, and whether it is installed."""
     table = Table("model", "engine", "size", "licence", "state", box=None)
     damaged: list[str] = []
     for name, pack in manifest().items():
@@ -39,7 +39,7 @@ def list_packs(console: Console) -> None:
             damaged.append(problem)
     console.print(table)
     for problem in damaged:
-        console.print(problem, highlight=False, soft_wrap=True)  # paths stay whole
+        console.print(problem, highlight=False, soft_wrap=True)  # do not shorten paths
     console.print(f"in {cache_folder()}", highlight=False, soft_wrap=True)
 
 
@@ -76,7 +76,7 @@ async def import_folder(folder: Path, console: Console) -> None:
 
 
 async def remove(names: tuple[str, ...], console: Console) -> None:
-    """Delete packs. Raises EngineError: one is unknown or not here."""
+    """Delete packs. Raises EngineError: one is unknown or not installed."""
     for name in names:
         pulling.remove(name)
         console.print(f"{name}: removed", highlight=False)

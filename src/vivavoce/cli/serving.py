@@ -70,7 +70,7 @@ def serve(
     if (count := _worker_count(settings)) > 1:
         _serve_together(config, flags, settings, voxray, count)
         return
-    from vivavoce import app  # heavy imports, needed by this command alone
+    from vivavoce import app  # heavy imports that only this command needs
     from vivavoce.server import run_loop
     from vivavoce.workers.control import banner_of
 
@@ -84,7 +84,7 @@ def serve(
 
 
 def _worker_count(settings: Settings) -> int:
-    """`workers`, and for `auto` the number of cores that this process may use."""
+    """`workers`; for `auto`, the number of cores that this process may use."""
     if settings.server.workers != "auto":
         return settings.server.workers
     if hasattr(os, "sched_getaffinity"):
@@ -121,7 +121,7 @@ def config(*, config: ConfigFile = None) -> None:
     settings, sources, _ = read_settings(config, {})
     out.print_json(described(settings).decode())
     origin = f"from: {', '.join(sources) or 'the defaults alone'}"
-    err.print(origin, highlight=False, soft_wrap=True)  # paths stay whole
+    err.print(origin, highlight=False, soft_wrap=True)  # do not shorten paths
 
 
 def described(settings: Settings) -> bytes:

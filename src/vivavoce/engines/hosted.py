@@ -36,7 +36,7 @@ class HostedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Processes."""
     streams_per_worker: AtLeastOne = 16
     """Pieces of work that a process does in turns."""
-    start_seconds: Seconds = 20.0
+    start_seconds: Seconds = 60.0
     """How long the first work waits for the model to be loaded."""
     wait_seconds: Seconds = 10.0
     """How long work waits for a place when all are taken."""
@@ -64,7 +64,6 @@ class SentenceSettings(AcceleratedSettings, frozen=True, kw_only=True, forbid_un
 
     streams_per_worker: AtLeastOne = 4
     """Utterances that a process speaks in turns, a sentence at a time."""
-    start_seconds: Seconds = 30.0
 
 
 class HostedEngine(BaseEngine, Generic[M]):

@@ -153,6 +153,9 @@ class DirectSocket:
     _transport: asyncio.Transport | None = None
     _masks = False
     """Whether frames are masked: those of a client are."""
+    _head: tuple[int, int, bytes] = (0, 0, b"")
+    """The opcode, the size and the head of the last frame: those of audio are mostly alike."""
+    _loop: Any
 
     @property
     def passes(self) -> Pass | None:
@@ -182,7 +185,11 @@ class DirectSocket:
             return False
         if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             return False
-        head = frame_head(opcode, len(message), masked=self._masks)
+        size = len(message)
+        last, last_size, head = self._head
+        if size != last_size or opcode != last:
+            head = frame_head(opcode, size, masked=self._masks)
+            self._head = (opcode, size, head)
         if self._masks:
             mask = getrandbits(32).to_bytes(4, "big")
             masked = bytearray(message)
@@ -196,8 +203,8 @@ class DirectSocket:
         """Put off the next ping. aiohttp schedules a call for each read to do that."""
         if self._pong_response_cb is not None or self._heartbeat_cb is None:
             super()._on_data_received()  # type: ignore[misc]
-        elif self._heartbeat is not None:
-            self._heartbeat_when = asyncio.get_running_loop().time() + self._heartbeat
+        elif self._heartbeat:
+            self._heartbeat_when = self._loop.time() + self._heartbeat
 
 
 class ClientSocket(DirectSocket, aiohttp.ClientWebSocketResponse):

@@ -1,8 +1,9 @@
-"""Sound files of any kind to PCM, piece by piece, in flat memory. Blocks: call from a thread.
+"""Audio files of any kind to PCM, chunk by chunk, in constant memory. Blocks: call from a thread.
 
-The kind of a file is found in its bytes: neither its name nor its declared type counts. Nothing
-else is opened, whatever the bytes name. FFmpeg, under PyAV, gets bytes and no file name; it may use
-the demuxers and decoders listed here, none of which follows a reference, and no protocol.
+The kind of a file is detected from its bytes: neither its name nor its declared type counts.
+Nothing else is opened, whatever the bytes refer to: FFmpeg, under PyAV, gets bytes and no file
+name; it may use the demuxers and decoders listed here, none of which follows a reference, and no
+protocol.
 """
 
 from collections.abc import Generator, Iterator
@@ -30,49 +31,49 @@ _CODECS = (
     "pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_s8,pcm_u8,"
     "speex,vorbis,wmalossless,wmapro,wmav1,wmav2,wmavoice"
 )
-"""Of sound alone: a film's pictures are passed over, not decoded."""
+"""For audio only: the frames of a video are skipped, not decoded."""
 
-# What people send by mistake, or to see what happens. FFmpeg finds sound even in some of these.
+# Files that people send by mistake, or as a test. FFmpeg finds audio even in some of these.
 _NO_SOUND = (
     (b"PK\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!", "a rar archive"),
     (b"%PDF", "a PDF document"),
-    (b"\x89PNG", "a picture"),
-    (b"\xff\xd8\xff", "a picture"),
-    (b"GIF8", "a picture"),
+    (b"\x89PNG", "an image"),
+    (b"\xff\xd8\xff", "an image"),
+    (b"GIF8", "an image"),
 )
 
-# Containers with the length in the head; for the others FFmpeg guesses it from the size.
+# Containers with the length in the header; for the others FFmpeg guesses it from the size.
 _COMPRESSED = {"flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"}
 _UNCOMPRESSED = {"aiff", "au", "caf", "w64"}
-"""Writers into a pipe write one as a placeholder: it does not mean that audio is missing."""
+"""Lengths that writers into a pipe use as a placeholder: they do not mean that audio is missing."""
 MIN_RATE, MAX_RATE = 4_000, 192_000
 _SILENT = 3
-"""Samples of 16 bits up to here are silence: a lossy codec makes no more of zeros."""
-_MAY_LACK_S, _MAY_LACK_SHARE = 0.5, 0.02  # what encoders put at the ends, and round
+"""16-bit samples up to this value are silence: a lossy codec turns zeros into no more."""
+_MAY_LACK_S, _MAY_LACK_SHARE = 0.5, 0.02  # for encoder padding at both ends, and rounding
 _RAW_BYTES = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Mono sound without a container, as its sender describes it. Raises AudioError."""
+    """Mono audio without a container, as its sender describes it. Raises AudioError."""
 
     format: Format = "audio/pcm"
     rate: int = RATE
-    """Hertz, of PCM alone."""
+    """In Hz, for PCM only."""
 
     def __post_init__(self) -> None:
         if not MIN_RATE <= self.rate <= MAX_RATE:
             raise AudioError(
-                f"raw sound of {self.rate} Hz cannot be read: {MIN_RATE} to {MAX_RATE} Hz can"
+                f"raw audio of {self.rate} Hz cannot be read: {MIN_RATE} to {MAX_RATE} Hz can"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Which sound is accepted."""
+    """The limits of an audio file."""
 
     max_seconds: float = 3600.0
     """A few compressed bytes can be days of silence."""
@@ -82,17 +83,17 @@ class Bounds:
 
 
 class SoundFile:
-    """One file, read once from its start to its end.
+    """One file, read once from start to end.
 
-    `source` must be seekable; it is not closed here. `name` is what messages call it. `raw` says
-    what bytes without a container are. All sound comes out as 16-bit mono PCM of `rate` hertz:
-    recordings that are joined in one file one after the other, whatever rate and channels each has.
+    `source` must be seekable; it is not closed here. `name`: the file in error messages. `raw`: the
+    format of bytes without a container. All audio is converted to 16-bit mono PCM of `rate` hertz;
+    recordings joined in one file follow one another, whatever their rates and channels.
     """
 
     def __init__(
         self,
         source: IO[bytes],
-        name: str = "the sound",
+        name: str = "the audio",
         *,
         raw: Raw | None = None,
         rate: int = RATE,
@@ -108,16 +109,16 @@ class SoundFile:
 
     @property
     def seconds(self) -> float:
-        """How much was decoded so far; after the last piece, how long the sound is."""
+        """How much was decoded so far; after the last chunk, the duration of the audio."""
         return self._samples / self._rate
 
     def pieces(self, seconds_per_piece: float = 1.0) -> Generator[bytes]:
-        """All sound, in pieces of that length; the last one is as long as what is left.
+        """All audio, in chunks of that length; the last one is shorter.
 
-        Call it once. Each next() does the work of one piece; close it, or read it to its end, to
-        give back what it holds. Raises AudioError, in one sentence: the bytes are no sound that can
-        be read, or compressed sound that ends before the length in its head (both as a rule with
-        the first piece, at times only after the last), or lie outside the bounds.
+        Call it once. Each next() does the work of one chunk; close it, or read it to its end, to
+        release its resources. Raises AudioError, in one sentence: the bytes are not audio that can
+        be read, or are compressed audio that ends before the length in the header (both usually
+        with the first chunk, at times only after the last), or exceed the bounds.
         """
         size = 2 * max(1, round(seconds_per_piece * self._rate))
         held = bytearray()
@@ -147,7 +148,7 @@ class SoundFile:
         return self._from_parts(found)
 
     def _begin(self) -> bytes:
-        """The first bytes; then the source stands before them again."""
+        """The first bytes; leaves the source at its beginning."""
         self._source.seek(0)
         start = self._source.read(16)
         self._source.seek(0)
@@ -165,7 +166,7 @@ class SoundFile:
             yield from self._from_container(part)
 
     def _from_container(self, part: FilePart) -> Generator[bytes]:
-        # Imported here because it takes 50 ms and 18 MB, and many a server never meets a file.
+        # Imported here because it takes 50 ms and 18 MB, and many servers never decode a file.
         import av
 
         options = {
@@ -208,9 +209,9 @@ class SoundFile:
     def _resampled(
         self, container: "InputContainer", stream: "AudioStream"
     ) -> Generator[bytes, None, float]:
-        """PCM; returns the seconds that were decoded, or passed over where the bytes are damaged.
+        """PCM; returns the seconds that were decoded, or skipped because the bytes are damaged.
 
-        Where the rate or the channels change on the way, a new resampler goes on.
+        If the rate or the channels change within the file, a new resampler continues.
         """
         import av  # here for the reason given above
 
@@ -223,7 +224,7 @@ class SoundFile:
                 reached = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             try:
                 frames = packet.decode()
-            except av.FFmpegError:  # players pass over it, too
+            except av.FFmpegError:  # players skip it as well
                 damaged += 1
                 continue
             good += 1
@@ -252,23 +253,23 @@ class SoundFile:
             self._peak = max(self._peak, int(heard.max()), -int(heard.min()))
 
     def _check_whole(self) -> None:
-        """At the end: is there any sound, and is it within the bounds?"""
+        """Raise AudioError at the end if there was no audio, or if it exceeds the bounds."""
         if not self._samples:
-            raise AudioError(f"{self._name} has no sound in it")
+            raise AudioError(f"{self._name} has no audio in it")
         if self.seconds < self._bounds.min_seconds:
             raise AudioError(f"{self._name} is shorter than {self._bounds.min_seconds:g} s")
         if not self._bounds.silence and self._peak <= _SILENT:
             raise AudioError(f"{self._name} is silent from its start to its end")
 
     def _unreadable(self, reason: str) -> AudioError:
-        return AudioError(f"{self._name} is not a sound file that can be read: {reason}")
+        return AudioError(f"{self._name} is not an audio file that can be read: {reason}")
 
     def _too_long(self) -> AudioError:
         return AudioError(f"{self._name} lasts longer than {self._bounds.max_seconds:.0f} s")
 
 
 def _pcm(resampler: "AudioResampler | None", frame: "AudioFrame | None") -> bytes:
-    """What the resampler makes of a frame; of None: what it still holds."""
+    """The output of the resampler for a frame; for None: what it still holds."""
     if resampler is None:
         return b""
     # a plane is padded

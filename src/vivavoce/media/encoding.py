@@ -1,9 +1,9 @@
-"""PCM to sound files of six formats, as it is fed, into memory alone.
+"""PCM to audio files of six formats, as it is fed, into memory alone.
 
-Each format begins to sound as early as its frames allow: of pages, paddings and write buffers,
-which FFmpeg makes large for files on disk, only what is needed is kept. Nothing can be written back
-into the head of a stream, so none has its length there, unless write_length() is called with the
-whole file before it is sent.
+Playback can begin as early as the frames of a format allow: pages, padding and write buffers, which
+FFmpeg makes large for files on disk, are as small as possible. The header of a stream cannot be
+changed later, so it lacks the length, unless write_length() is called with the whole file before it
+is sent.
 """
 
 import struct
@@ -36,7 +36,7 @@ CONTENT_TYPES: dict[FileFormat, str] = {
 
 MIN_RATE, MAX_RATE = 8_000, 48_000
 SILENCE_MS = 100
-"""The file of no sound at all: an MP3 or AAC file without a frame would be empty, and no file."""
+"""The length of a file without audio: an MP3 or AAC file without a frame would have no bytes."""
 _WAV_HEADER_BYTES = 44
 # FLAC, RFC 9639, 8.2: after "fLaC" and 4 bytes of block header and 10 bytes of block and frame
 # sizes come 8 bytes, of which the last 36 bits count the samples
@@ -55,7 +55,7 @@ class _Kind:
 _KINDS: dict[FileFormat, _Kind] = {
     # Without a Xing frame, which would need the length, and without tags.
     "mp3": _Kind("mp3", "libmp3lame", 64_000, {"write_xing": "0", "id3v2_version": "0"}),
-    # A page waits for the next one: a whole second by default. Of 20 ms they cost 15 % more bytes.
+    # Ogg pages of 20 ms (by default a page waits for a second of audio) cost 15 % more bytes.
     "opus": _Kind("ogg", "libopus", 48_000, {"page_duration": "40000"}),
     "aac": _Kind("adts", "aac", 64_000, {}),
     # The padding is room for tags: 8 KiB by default.
@@ -66,10 +66,10 @@ _KINDS: dict[FileFormat, _Kind] = {
 class FileEncoder:
     """One stream of 16-bit mono PCM at 24 kHz into one file of `sample_rate` hertz.
 
-    What comes out in all does not depend on how the sound is cut. Feeding is CPU work, for MP3 up
-    to 1.5 % of the sound's own length: from an event loop, feed 300 ms at most. An encoder that is
-    dropped before its end leaves nothing behind. Raises AudioError where the format has no such
-    rate.
+    The output does not depend on how the audio is split. Feeding is CPU work, for MP3 up to 1.5 %
+    of the duration of the audio: from an event loop, feed 300 ms at most. An encoder that is
+    dropped before its end leaves nothing behind. Raises AudioError if the format does not support
+    the rate.
     """
 
     def __init__(self, format: FileFormat, sample_rate: int = RATE) -> None:  # noqa: A002
@@ -87,11 +87,11 @@ class FileEncoder:
         )
 
     def feed(self, pcm24: bytes) -> bytes:
-        """Encode what fills a frame; keep the rest. Whole samples only."""
+        """Encode all complete frames; keep the rest. Whole samples only."""
         return self._add(self._resampler.feed(pcm24))
 
     def finish(self) -> bytes:
-        """The end of the file. Feed nothing more. Where nothing was fed, the file is silent."""
+        """The end of the file. Feed nothing more. If nothing was fed, the file is silent."""
         made = self._add(self._resampler.flush())
         if not self._samples:
             made += self.feed(bytes(2 * (SILENCE_MS * RATE // 1000)))
@@ -99,9 +99,9 @@ class FileEncoder:
         return made + self._file.end()
 
     def write_length(self, file: bytearray) -> None:
-        """Write into the head of the whole finished file how long it is.
+        """Write the length of the finished file into its header.
 
-        WAV and FLAC have a place for that; files of the other formats stay as they are.
+        WAV and FLAC have a field for it; files of other formats are unchanged.
         """
         if self._format == "wav":
             struct.pack_into("<I", file, 4, len(file) - 8)
@@ -116,7 +116,7 @@ class FileEncoder:
 
 
 class _Plain:
-    """PCM as it is, after a head or none."""
+    """PCM as it is, after a header or without one."""
 
     def __init__(self, head: bytes) -> None:
         self._head = head
@@ -130,7 +130,7 @@ class _Plain:
 
 
 class _Sink:
-    """Where FFmpeg writes. It cannot seek in it, nor learn a name."""
+    """The file to which FFmpeg writes. It cannot seek in it, and gets no name."""
 
     def __init__(self) -> None:
         self.made = bytearray()
@@ -141,10 +141,10 @@ class _Sink:
 
 
 class _File:
-    """A container with one stream of sound, in frames of the size that the codec wants."""
+    """A container with one audio stream, in frames of the size that the codec needs."""
 
     def __init__(self, format: FileFormat, rate: int) -> None:  # noqa: A002
-        # Imported here because it takes 50 ms and 18 MB, and many a server never makes a file.
+        # Imported here because it takes 50 ms and 18 MB, and many servers never encode a file.
         import av
 
         kind = _KINDS[format]
@@ -165,7 +165,7 @@ class _File:
         if kind.bits_per_second is not None:
             self._stream.bit_rate = kind.bits_per_second
         self._stream.codec_context.open()
-        self._container.start_encoding()  # so that a file without any sound has its head, too
+        self._container.start_encoding()  # so that a file without any audio has its header, too
         self._converter: AudioResampler = av.AudioResampler(
             format=self._stream.format, layout="mono", rate=rate
         )

@@ -1,4 +1,4 @@
-"""Whole sound files: any container to PCM, and PCM to WAV. Blocks: call from a thread."""
+"""Whole audio files: any container to PCM, and PCM to WAV. Blocks: call from a thread."""
 
 import struct
 import wave
@@ -11,7 +11,7 @@ from vivavoce.errors import AudioError
 from vivavoce.media.decoding import Bounds, SoundFile
 
 UNKNOWN_LENGTH = 0xFFFFFFFF
-"""The length in the head of a WAV file whose end is not known when its head is sent."""
+"""The length in the header of a WAV file that is sent before its end is known."""
 
 
 def streaming_header(rate: int) -> bytes:
@@ -26,11 +26,11 @@ def streaming_header(rate: int) -> bytes:
 
 
 def read(data: bytes | Path, name: str = "", *, max_seconds: float = 3600.0) -> bytes:
-    """All sound of a file, or of its bytes, as PCM.
+    """All audio of a file, or of its bytes, as PCM.
 
-    Nothing is opened but the file itself, whatever its bytes say. `name` is what messages call it:
-    by default the file's own name. Raises AudioError: the file is missing, is no sound that can be
-    read, has no samples, or lasts longer than `max_seconds` (a few compressed bytes can be days of
+    Nothing but the file itself is opened, whatever its bytes refer to. `name`: the file in error
+    messages, by default its own name. Raises AudioError: the file is missing, is not audio that can
+    be read, has no samples, or is longer than `max_seconds` (a few compressed bytes can be days of
     silence).
     """
     if isinstance(data, Path):
@@ -39,14 +39,14 @@ def read(data: bytes | Path, name: str = "", *, max_seconds: float = 3600.0) -> 
             data = data.read_bytes()
         except OSError as exc:
             raise AudioError(f"{name} cannot be read: {exc.strerror}") from exc
-    file = SoundFile(BytesIO(data), name or "the sound", bounds=Bounds(max_seconds=max_seconds))
+    file = SoundFile(BytesIO(data), name or "the audio", bounds=Bounds(max_seconds=max_seconds))
     return b"".join(file.pieces())
 
 
 def write_wav(path: Path, pcm24: bytes) -> None:
-    """Write PCM as a WAV file, whole or not at all. Raises AudioError.
+    """Write PCM as a WAV file, completely or not at all. Raises AudioError.
 
-    A device or a pipe is written into and stays what it is.
+    A device or a pipe is written to directly.
     """
     whole = path.is_file() or not path.exists()
     written = path.with_name(path.name + ".part") if whole else path

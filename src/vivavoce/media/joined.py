@@ -1,10 +1,10 @@
-"""The recordings that one file consists of: files of some kinds may be joined end to end.
+"""The recordings in a file that consists of several audio files joined end to end.
 
-WAV is Microsoft's and IBM's RIFF of 1991: chunks of a four-letter name, a 32-bit length and that
-many bytes, with one more where the length is odd. Writers into a pipe, crashed recorders and
-careless programs write wrong lengths: here sound ends where the next chunks or the next file begin,
-or with the file, whatever the head says. Ogg: RFC 3533. FLAC: RFC 9639. Matroska: RFC 9559.
-FFmpeg itself takes joined MP3 and AAC as one stream.
+WAV is RIFF (Microsoft and IBM, 1991): chunks of a four-letter name, a 32-bit length and that many
+bytes, with one more if the length is odd. Writers into a pipe, crashed recorders and careless
+programs write wrong lengths: here audio ends where the next chunk or the next file begins, or with
+the file, whatever the header says. Ogg: RFC 3533. FLAC: RFC 9639. Matroska: RFC 9559. FFmpeg itself
+reads joined MP3 and AAC as one stream.
 """
 
 import io
@@ -14,21 +14,21 @@ from itertools import islice
 from typing import IO, NamedTuple
 
 MAX_PARTS = 256
-"""Recordings joined in one file: decoding costs a few milliseconds a part, however short it is."""
-_MAX_CHUNKS = 64  # before the sound of a WAV file
+"""Recordings in one file: decoding costs a few milliseconds for each, however short it is."""
+_MAX_CHUNKS = 64  # before the audio of a WAV file
 _MAX_FORMAT_BYTES = 1 << 10
 _SCANNED_BYTES = 1 << 20
 _MAX_LENGTH = 0xFFFFFFFF
 _WAV_FORMAT = b"WAVEfmt "  # from byte 8 of a WAV file on
-_OGG_FIRST = b"OggS\x00\x02"  # the page that a logical stream begins with
+_OGG_FIRST = b"OggS\x00\x02"  # the page with which a logical stream begins
 _FLAC = b"fLaC"
-_FLAC_INFO = (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22")  # the head of the block that comes first
-_EBML = b"\x1aE\xdf\xa3"  # what a Matroska or WebM file begins with
-_EBML_HEAD_BYTES = 64  # it names its document type within them
+_FLAC_INFO = (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22")  # the header of the block that comes first
+_EBML = b"\x1aE\xdf\xa3"  # the first bytes of a Matroska or WebM file
+_EBML_HEAD_BYTES = 64  # which contain the document type
 
 
 class FilePart(NamedTuple):
-    """One recording: `head`, and after it the bytes of the file from `start` to `end`."""
+    """One recording: `head`, followed by the bytes of the file from `start` to `end`."""
 
     head: bytes
     start: int
@@ -36,7 +36,7 @@ class FilePart(NamedTuple):
 
 
 class PartReader:
-    """A part as a file of its own, for FFmpeg: read(), seek() and tell(), and no name."""
+    """A recording as a file of its own, for FFmpeg: read(), seek() and tell(), and no name."""
 
     def __init__(self, source: IO[bytes], part: FilePart) -> None:
         self._source = source
@@ -66,9 +66,10 @@ class PartReader:
 
 
 def parts(source: IO[bytes]) -> list[FilePart]:
-    """The recordings in a file, in order; one part for a file of any other kind.
+    """The recordings in a file, in order; one for a file of any other kind.
 
-    At most MAX_PARTS + 1. The lengths that WAV heads give are corrected. Leaves `source` anywhere.
+    At most MAX_PARTS + 1. Wrong lengths in WAV headers are corrected. Leaves `source` at any
+    position.
     """
     size = source.seek(0, io.SEEK_END)
     source.seek(0)
@@ -86,7 +87,7 @@ def parts(source: IO[bytes]) -> list[FilePart]:
 
 
 def _wav_parts(source: IO[bytes], size: int) -> list[FilePart]:
-    """One part for each WAV file whose format and sound are found."""
+    """One part for each WAV file whose format and audio are found."""
     found: list[FilePart] = []
     starts = [0]
     for at in _occurrences(source, _WAV_FORMAT, 12):
@@ -102,7 +103,7 @@ def _wav_parts(source: IO[bytes], size: int) -> list[FilePart]:
 
 
 def _wav_part(source: IO[bytes], start: int, end: int) -> FilePart | None:
-    """The sound of the WAV file that begins at `start` and is over before `end`."""
+    """The audio of the WAV file that begins at `start` and ends before `end`."""
     format_ = b""
     at = start + 12
     for _ in range(_MAX_CHUNKS):
@@ -124,7 +125,7 @@ def _wav_part(source: IO[bytes], start: int, end: int) -> FilePart | None:
 
 
 def _chunks_fill(source: IO[bytes], at: int, end: int) -> bool:
-    """Whether there is nothing but whole chunks from `at`, or one byte later, up to `end`."""
+    """Whether there are only whole chunks from `at`, or one byte later, up to `end`."""
     for here in (at, at + 1):
         while here + 8 <= end:
             source.seek(here)
@@ -145,8 +146,9 @@ def _parts_from(starts: Iterable[int], size: int) -> list[FilePart]:
 
 
 def _ogg_starts(source: IO[bytes]) -> Iterator[int]:
-    """Where each link of a chain begins: pages that begin streams stand together in a link."""
-    expected = -1  # where the next page stands if it belongs to the same link
+    """The start of each link of a chained Ogg stream: the first pages of its streams come
+    together."""
+    expected = -1  # the position of the next page if it belongs to the same link
     for at in _occurrences(source, _OGG_FIRST, 0):
         if at != expected:
             yield at
@@ -172,7 +174,7 @@ def _matroska_starts(source: IO[bytes]) -> Iterator[int]:
 
 
 def _occurrences(source: IO[bytes], pattern: bytes, start: int) -> Iterator[int]:
-    """Where the pattern stands in a file. Others may seek in it meanwhile."""
+    """The positions of the pattern in a file. Others may seek in it meanwhile."""
     at = start
     while True:
         source.seek(at)

@@ -1,27 +1,31 @@
-"""Audio frames of a GA stream, recognised by their bytes: no JSON is parsed.
+"""Recognises the audio frames of a GA stream by their bytes, without parsing JSON.
 
-One frame of a stream is parsed and learnt. A later one is recognised where it differs from that one
-in nothing but its `event_id` and its audio: then it says the same to every parser. What is not
-recognised is no error, it is parsed.
+One frame of a stream is parsed and remembered. A later frame is recognised if it differs from that
+one in its `event_id` and its audio only: every parser would read the same from it. Other frames are
+parsed.
 """
 
 import re
 from typing import Literal, TypeAlias
 
-import msgspec
-
+from vivavoce.protocol.base64 import decode
 from vivavoce.protocol.client import InputAudioAppend
 
 AudioEvent: TypeAlias = Literal["input_audio_buffer.append", "response.output_audio.delta"]
+AudioForm: TypeAlias = tuple[bytes, bytes, bytes]
+"""What frames have in common: up to the event_id, from there to the audio, and behind it. The
+second is empty where there is no event_id."""
+PassedAudio: TypeAlias = tuple[AudioForm, bytes, int]
+"""A frame that was recognised: its form, its event_id, and how many bytes of audio it has."""
 
 MAX_ID_BYTES = 512
 MAX_BYTES = 128 * 1024
-"""A longer frame is parsed: its size has to be checked, and others may run in between."""
+"""Longer frames are parsed: their size has to be checked, and other tasks may run in between."""
 _KEYS: dict[AudioEvent, bytes] = {
     "input_audio_buffer.append": b"audio",
     "response.output_audio.delta": b"delta",
 }
-_TEXT = rb"[\x20\x21\x23-\x5b\x5d-\x7e]"  # ASCII that stands in a JSON string as it is
+_TEXT = rb"[\x20\x21\x23-\x5b\x5d-\x7e]"  # ASCII that needs no escape in a JSON string
 _FIELD = (
     rb'"type"\s*:\s*"(?P<type>%(text)s*)"|"(?:response_id|item_id)"\s*:\s*"%(text)s*"|'
     rb'"(?:output_index|content_index)"\s*:\s*[0-9]+'
@@ -32,25 +36,25 @@ _HEAD = re.compile(
 )
 _TAIL = re.compile(rb'"(?:\s*,\s*(?:%s))*\s*\}\s*' % _FIELD)
 _KEY = re.compile(rb'"(\w+)"\s*:')
-_decode = msgspec.json.Decoder(bytes).decode
 _is_id = re.compile(rb"%s{1,%d}" % (_TEXT, MAX_ID_BYTES)).fullmatch
+_UNLIKE_ALL = b"-"  # compared with the first 0 bytes of a frame
 
 
 class AudioFrames:
     """Recognises the frames of one type of event, in one stream."""
 
-    __slots__ = ("_after", "_before", "_key", "_tail", "_type")
+    __slots__ = ("_after", "_before", "_begin", "_key", "_tail", "_tail_size", "_type", "form")
 
     def __init__(self, event: AudioEvent) -> None:
         self._type = event.encode()
         self._key = _KEYS[event]
-        self._before = b""  # all up to the event_id, or to the audio where there is none
-        self._after = b""  # between the event_id and the audio; "": there is no event_id
-        self._tail = b""  # behind the audio; "": nothing was learnt
+        self.form: AudioForm | None = None
+        """What all frames like the remembered one have in common; None: no frame is remembered."""
+        self.forget()
 
     def learn(self, frame: bytes) -> None:
-        """Recognise frames like this one, and no others."""
-        self._tail = b""
+        """Recognise frames like this one only."""
+        self.forget()
         head = _HEAD.match(frame)
         tail = head and _TAIL.fullmatch(frame, frame.find(b'"', head.end()))
         if not (head and tail) or self._type != (head["type"] or tail["type"]):
@@ -59,62 +63,49 @@ class AudioFrames:
         if len(names) > len(set(names)) or self._key != head["audio"]:
             return
         if head["id"] is None:
-            self._before, self._after = frame[: head.end()], b""
+            before, after = frame[: head.end()], b""
         else:
-            self._before = frame[: head.start("id")]
-            self._after = frame[head.end("id") : head.end()]
-        self._tail = tail[0]
-
-    def append(self, frame: bytes) -> InputAudioAppend | None:
-        """The append that a frame is, in a stream of them; None: it is not recognised."""
-        if not (audio := self.audio(frame)):
-            return None
-        if not self._after:
-            return InputAudioAppend(audio=audio)
-        at = len(self._before)
-        return InputAudioAppend(event_id=frame[at : frame.find(b'"', at)].decode(), audio=audio)
+            before, after = frame[: head.start("id")], frame[head.end("id") : head.end()]
+        self.form = (before, after, tail[0])
+        self._before, self._after, self._tail = self.form
+        self._begin, self._tail_size = len(before), len(tail[0])
 
     def forget(self) -> None:
-        """Recognise no frame until another is learnt."""
-        self._tail = b""
+        """Forget the remembered frame."""
+        self.form = None
+        self._before, self._after, self._tail = _UNLIKE_ALL, b"", b""
+        self._begin = self._tail_size = 0
 
-    @property
-    def learnt(self) -> tuple[bytes, bytes, bytes] | None:
-        """What all frames like the learnt one have: up to the event_id, from there to the audio,
-        and behind it. The second is empty where there is no event_id. None: nothing was learnt."""
-        return (self._before, self._after, self._tail) if self._tail else None
+    def append(self, frame: bytes) -> InputAudioAppend | None:
+        """The append event in a frame of such a stream; None: the frame is not recognised."""
+        if (found := self.read(frame)) is None:
+            return None
+        event_id, audio = found
+        if not self._after:
+            return InputAudioAppend(audio=audio)
+        return InputAudioAppend(event_id=event_id.decode(), audio=audio)
 
-    def audio(self, frame: bytes) -> bytes:
-        """The audio of a frame, decoded; b"": it is not recognised."""
-        if not self._tail or not frame.startswith(self._before) or len(frame) > MAX_BYTES:
-            return b""
-        at = len(self._before)
-        if self._after:
-            end = frame.find(b'"', at, at + MAX_ID_BYTES + 1)
-            if not frame.startswith(self._after, end) or not _is_id(frame, at, end):
-                return b""
-            at = end + len(self._after)
-        if not frame.endswith(self._tail):
-            return b""
-        try:  # with its quotes; binascii takes five times as long
-            return _decode(frame[at - 1 : len(frame) - len(self._tail) + 1])
-        except msgspec.DecodeError:
-            return b""
+    def read(self, frame: bytes) -> tuple[bytes, bytes] | None:
+        """The event_id of a frame, b"" where there is none, and its audio, decoded.
 
-    def described(self, frame: bytes) -> tuple[bytes, int] | None:
-        """The event_id and the bytes of the audio of a frame that audio() recognises elsewhere.
-
-        None: it is not like the frame that was learnt here. b"": it has no event_id.
+        None: it is not recognised. Slices are compared, because startswith() and endswith() take
+        longer.
         """
-        if not self._tail or not frame.startswith(self._before):
+        at, size = self._begin, len(frame)
+        if frame[:at] != self._before or size > MAX_BYTES:
             return None
-        begin = at = len(self._before)
-        if self._after:
-            at = frame.find(b'"', begin)
-            if not frame.startswith(self._after, at):
+        event_id = b""
+        if after := self._after:
+            end = frame.find(b'"', at)
+            event_id = frame[at:end]
+            at = end + len(after)
+            if frame[end:at] != after or not _is_id(event_id):
                 return None
-        event_id, end = frame[begin:at], len(frame) - len(self._tail)
-        if not frame.endswith(self._tail):
+        end = size - self._tail_size
+        if frame[end:] != self._tail:
             return None
-        size = (end - at - len(self._after)) * 3 // 4 - frame.count(b"=", end - 2, end)
-        return event_id, size
+        try:
+            audio = decode(frame[at:end])
+        except ValueError:
+            return None
+        return (event_id, audio) if audio else None

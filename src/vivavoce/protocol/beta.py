@@ -1,4 +1,4 @@
-"""The beta ("realtime=v1"): GA events under their old names and in their old shapes."""
+"""The beta protocol ("realtime=v1"): GA events under their old names and in their old shapes."""
 
 from collections import deque
 from collections.abc import Container
@@ -68,7 +68,7 @@ MAX_NAMED_VOICES = 32  # that a connection remembers
 MAX_REFUSED_PARAMS = 32
 
 TEMPERATURE = 0.8  # the beta's default; GA has none
-PICTURE = "[image]"  # the beta has no pictures; a placeholder keeps the indexes of other parts
+PICTURE = "[image]"  # the beta has no images; a placeholder keeps the indexes of other parts
 VOICES = frozenset({"alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse"})
 DEFAULT_VOICE = "alloy"
 
@@ -115,7 +115,7 @@ SameInBeta: TypeAlias = (
     | server.FunctionArgumentsDelta
     | server.FunctionArgumentsDone
 )
-# GA has an event for an item that is added and one for an item that is done, the beta only one.
+# GA has one event for an added item and one for a finished item, the beta has only one
 NotInBeta: TypeAlias = (
     server.ItemDone
     | server.TimeoutTriggered
@@ -142,7 +142,7 @@ _NAMES: dict[type, str] = {
 
 
 class SessionField(msgspec.Struct, frozen=True):
-    """Flat settings, wrapped so that a refusal names the path session.…"""
+    """Flat settings, wrapped so that errors name the path session.…"""
 
     session: BetaSessionPatch
 
@@ -160,15 +160,14 @@ _encoder = msgspec.json.Encoder()
 
 
 def is_beta_session(raw: bytes) -> bool:
-    """Whether settings, JSON of a form's field, are the beta's: GA has a `type`.
-
-    Raises InvalidRequest.
-    """
+    """Whether the settings in a form field (JSON) are those of the beta: GA settings have a `type`.
+    Raises InvalidRequest."""
     return _type_reader.read(raw).type is None
 
 
 class BetaAudioDelta(PartEvent, frozen=True, kw_only=True, tag="response.audio.delta"):
-    """GA's response.output_audio.delta. A struct of its own because there are so many."""
+    """GA's response.output_audio.delta: a struct of its own, because it is by far the most
+    frequent."""
 
     delta: bytes  # base64 on the wire
 
@@ -269,7 +268,7 @@ class Beta:
         return _renamed(event, session=realtime_session(session, self._voices))
 
     def _error(self, event: server.ErrorEvent) -> server.ErrorEvent:
-        """An error with the beta's path: as it was sent, or that of the GA setting."""
+        """An error with the path in the beta: the path that was sent, or that of the GA setting."""
         error = event.error
         if error.param is None:
             return event
@@ -295,7 +294,7 @@ def _audio_delta(event: server.OutputAudioDelta) -> BetaAudioDelta:
 
 
 def _conversation(event: server.SessionCreated) -> server.ConversationCreated:
-    """What the beta sends after session.created; ids follow from those of the session."""
+    """The beta events after session.created; their ids follow from those of the session."""
     return server.ConversationCreated(
         event_id=f"{event.event_id}_conversation",
         conversation=server.ConversationObject("conv_" + event.session.id.removeprefix("sess_")),
@@ -371,7 +370,7 @@ class BetaResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def realtime_session(session: RealtimeSession, named: Container[str] = ()) -> BetaSession:
-    """A session as the beta shows it. `named` are voices that the client has named itself."""
+    """A session in beta shape. `named`: the voices that the client itself has named."""
     heard, spoken = session.audio.input, session.audio.output
     choice = session.tool_choice
     return BetaSession(
@@ -429,7 +428,8 @@ def response(ga: Response, named: Container[str] = ()) -> BetaResponse:
 
 
 def shown_voice(voice: str, named: Container[str]) -> str:
-    """The beta's types allow no other voices: one that the client did not name is not shown."""
+    """The types of the beta allow no other voices: a voice that the client did not name is not
+    shown."""
     return voice if voice in VOICES or voice in named else DEFAULT_VOICE
 
 
@@ -472,7 +472,7 @@ def _part(part: Part) -> BetaPart:
 
 
 def _usage(ga: Usage) -> dict[str, Any]:
-    """The beta counts no pictures."""
+    """The beta has no count of image tokens."""
     usage: dict[str, Any] = msgspec.to_builtins(ga)
     heard = usage["input_token_details"]
     del heard["image_tokens"], heard["cached_tokens_details"]["image_tokens"]

@@ -1,7 +1,7 @@
 """What a client of the beta ("realtime=v1") sends: its types, and their translation into GA.
 
-In the translation absent stays absent and null stays null. The one thing refused there, because no
-type says it, is a choice of modalities that the beta does not have.
+An absent field stays absent and null stays null. Only one error is found here and not by the types:
+a choice of modalities that the beta does not have.
 """
 
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
 BetaFormat: TypeAlias = Literal["pcm16", "g711_ulaw", "g711_alaw"]
-BetaToolChoice: TypeAlias = ToolName | str  # a mode, or the bare name of a function
+BetaToolChoice: TypeAlias = ToolName | str  # a mode, or only the name of a function
 
 
 class NoTurnDetection(msgspec.Struct, frozen=True, tag_field="type", tag="none"):
@@ -105,7 +105,7 @@ class BetaMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
 
 
 class BetaInputMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
-    """A message inside `response.input`: its content may point at items of the conversation."""
+    """A message inside `response.input`: its content may refer to items of the conversation."""
 
     id: str = ""
     object: Literal["realtime.item"] = "realtime.item"
@@ -140,7 +140,7 @@ class BetaSessionPatch(BetaInputPatch, frozen=True, kw_only=True, forbid_unknown
 
     type: Literal["realtime"] | UnsetType = UNSET
     speech_model: str | UnsetType | None = UNSET
-    temperature: float | UnsetType = UNSET  # GA has none; read and dropped
+    temperature: float | UnsetType = UNSET  # not in GA; read and ignored
     model: str | UnsetType = UNSET
     modalities: tuple[Modality, ...] | UnsetType = UNSET
     instructions: str | UnsetType | None = UNSET
@@ -174,9 +174,9 @@ class BetaResponseParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     output_audio_format: BetaFormat | UnsetType | None = UNSET
     tools: Tools | UnsetType | None = UNSET
     tool_choice: BetaToolChoice | UnsetType | None = UNSET
-    temperature: float | UnsetType | None = UNSET  # GA has none; read and dropped
-    max_response_output_tokens: MaxTokens | UnsetType | None = UNSET  # as the SDK's types have it
-    max_output_tokens: MaxTokens | UnsetType | None = UNSET  # as the schema has it
+    temperature: float | UnsetType | None = UNSET  # not in GA; read and ignored
+    max_response_output_tokens: MaxTokens | UnsetType | None = UNSET  # in the types of the SDK
+    max_output_tokens: MaxTokens | UnsetType | None = UNSET  # in the schema
     metadata: Metadata | UnsetType | None = UNSET
     prompt: dict[str, Any] | UnsetType | None = UNSET
     input: BetaInputItems | UnsetType | None = UNSET
@@ -316,7 +316,7 @@ def _format(name: BetaFormat | UnsetType) -> PCMPatch | PCMU | PCMA | UnsetType:
 def _modalities(
     asked: tuple[Modality, ...] | UnsetType, param: str, event_id: str | None
 ) -> tuple[Modality, ...] | UnsetType:
-    """The beta names text beside audio; in GA audio always has its transcript."""
+    """The beta lists text beside audio; in GA audio always has its transcript."""
     if asked is UNSET:
         return UNSET
     if set(asked) == {"audio", "text"}:
@@ -359,7 +359,7 @@ def _input_items(items: tuple[BetaInputItem, ...]) -> Iterator[Item | ItemRefere
 
 
 def _pieces(message: BetaInputMessage) -> Iterator[Item | ItemReference]:
-    """A reference among the parts is an item of its own in GA: the message is cut around it."""
+    """In GA a reference is an item of its own: the message is split around it."""
     parts: list[Part] = []
     for part in message.content:
         if not isinstance(part, ItemReference):

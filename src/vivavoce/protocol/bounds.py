@@ -1,7 +1,7 @@
-"""Bounds on what one JSON text of a client may cost: its size, its values and its depth.
+"""Limits of what decoding one JSON text of a client may cost: its size, values and depth.
 
-They are found by passes over the bytes in C. A walk over the decoded values in Python would hold
-the event loop for seconds: 19 MB of small items took 4.8 s.
+They are checked by passes over the bytes in C. Walking the decoded values in Python would block the
+event loop for seconds: 4.8 s for 19 MB of small items.
 """
 
 import re
@@ -9,28 +9,28 @@ import re
 from vivavoce.errors import InvalidRequest
 
 MAX_FRAME_BYTES = 24 * 1024 * 1024  # 15 MiB of audio are 20 MiB of base64
-MAX_TEXT_BYTES = 384 * 1024  # of a frame, apart from sound and pictures
+MAX_TEXT_BYTES = 384 * 1024  # of a frame, without its audio and images
 MAX_VALUES = 10_000  # JSON values in a frame
 MAX_DEPTH = 100  # levels of free-form JSON; what is echoed must also be encodable
 
 _MAX_QUOTES = 10_000  # in a frame above MAX_TEXT_BYTES; each costs 0.3 µs
 _MEDIA_KEY = re.compile(rb'"(?:audio|image_url)"\s{0,8}:\s{0,8}"$')
-_KEY_BYTES = 32  # in which that key stands
+_KEY_BYTES = 32  # that contain one of those keys
 _AS_PAIRS = bytes.maketrans(b"[{]}", b"(())")
 
 
 def check_size(raw: bytes, what: str = "event") -> bytes:
-    """Raise InvalidRequest where decoding the text would take too long. Cheap for plain audio.
+    """Raise InvalidRequest if decoding the text would take too long. Cheap for plain audio.
 
-    Returns the text with its sound and pictures left out where it is larger than MAX_TEXT_BYTES.
+    Returns the text, without its audio and images if it is larger than MAX_TEXT_BYTES.
     """
     size = len(raw)
     if size <= 2 * MAX_VALUES:
         return raw
     if size > MAX_FRAME_BYTES:
         raise InvalidRequest(
-            f"The {what} is too large: {size} bytes. At most {MAX_FRAME_BYTES} are taken; "
-            f"send sound in smaller pieces.",
+            f"The {what} is too large: {size} bytes. At most {MAX_FRAME_BYTES} are accepted; "
+            f"send audio in smaller chunks.",
             code="event_too_large",
         )
     text = raw if size <= MAX_TEXT_BYTES else _without_media(raw)
@@ -38,25 +38,25 @@ def check_size(raw: bytes, what: str = "event") -> bytes:
         raise text_too_large(size, what)
     if _has_inner(text) and _has_many_values(text):
         raise InvalidRequest(
-            f"The {what} holds too many JSON values. At most {MAX_VALUES} are taken.",
+            f"The {what} holds too many JSON values. At most {MAX_VALUES} are accepted.",
             code="event_too_large",
         )
     return text
 
 
 def text_too_large(size: int, what: str = "event") -> InvalidRequest:
-    """The error for a large text that does not consist of sound or pictures."""
+    """The error for a text that is too large without its audio and images."""
     return InvalidRequest(
-        f"The {what} is too large: {size} bytes. At most {MAX_TEXT_BYTES} are taken, apart from "
-        f"sound and pictures.",
+        f"The {what} is too large: {size} bytes. At most {MAX_TEXT_BYTES} are accepted, apart from "
+        f"audio and images.",
         code="event_too_large",
     )
 
 
 def is_too_deep(text: bytes) -> bool:
-    """Whether valid JSON has more than MAX_DEPTH levels inside a member of the whole.
+    """Whether a member of valid JSON has more than MAX_DEPTH levels.
 
-    Each round takes the innermost pairs of brackets away, and so one level.
+    Each round removes the innermost pairs of brackets, and so one level.
     """
     if not _has_inner(text) or text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return False
@@ -69,16 +69,16 @@ def is_too_deep(text: bytes) -> bool:
 
 
 def _has_inner(text: bytes) -> bool:
-    """Whether it may be anything but a flat object, as the usual append of audio is."""
+    """Whether it may be something else than a flat object, such as the usual append of audio."""
     return text.find(b"[") >= 0 or text.find(b"{", 1) >= 0
 
 
 def _has_many_values(text: bytes) -> bool:
-    """Whether there are more than MAX_VALUES, counted by what separates them outside strings."""
+    """Whether there are more than MAX_VALUES values, by the separators outside strings."""
     if text.count(b",") + text.count(b"[") + text.count(b"{") <= MAX_VALUES:
         return False
     masked = _without_escapes(text)
-    if masked.count(b'"') > 4 * MAX_VALUES:  # a value has two strings at most, one of them its key
+    if masked.count(b'"') > 4 * MAX_VALUES:  # a value has at most two strings, one of them its key
         return True
     outside = _outside_strings(masked, b",[{")
     return outside.count(b",") + outside.count(b"[") + outside.count(b"{") > MAX_VALUES
@@ -91,19 +91,19 @@ def _without_escapes(text: bytes) -> bytes:
 
 
 def _outside_strings(text: bytes, wanted: bytes) -> bytes:
-    """Those bytes of a text without escapes that stand in no string.
+    """Those bytes of a text without escapes that are outside strings.
 
-    Two quotes with nothing wanted between them may go: what follows stays within a string, or
-    outside. Few are left, and a piece of the text costs 0.1 µs.
+    Two quotes without a wanted byte between them are removed: what follows stays inside a string,
+    or outside. Few quotes are left, and each piece of text costs 0.1 µs.
     """
     left = text.translate(None, bytes(set(range(256)) - {*wanted, *b'"'})).replace(b'""', b"")
     return b"".join(left.split(b'"')[::2])
 
 
 def _without_media(raw: bytes) -> bytes:
-    """The text with the strings under the keys `audio` and `image_url` left out.
+    """The text without the strings under the keys `audio` and `image_url`.
 
-    The whole text, if it has too many quotes.
+    Unchanged if it has too many quotes.
     """
     pieces: list[bytes] = []
     kept = start = 0

@@ -29,7 +29,7 @@ class InputAudioAppend(ClientEvent, frozen=True, tag="input_audio_buffer.append"
 
 
 class InputAudioCommit(ClientEvent, frozen=True, tag="input_audio_buffer.commit"):
-    """Make the buffer a user item. Creates no response."""
+    """Make the buffer a user item, without a response."""
 
 
 class InputAudioClear(ClientEvent, frozen=True, tag="input_audio_buffer.clear"):
@@ -37,7 +37,7 @@ class InputAudioClear(ClientEvent, frozen=True, tag="input_audio_buffer.clear"):
 
 
 class OutputAudioClear(ClientEvent, frozen=True, tag="output_audio_buffer.clear"):
-    """Drop what was not played yet. Only where the server owns the playout."""
+    """Drop the audio that was not played yet. Only if the server owns the playout."""
 
 
 class ItemCreate(ClientEvent, frozen=True, tag="conversation.item.create"):
@@ -62,19 +62,19 @@ class ItemTruncate(ClientEvent, frozen=True, tag="conversation.item.truncate"):
 
 
 class ItemDelete(ClientEvent, frozen=True, tag="conversation.item.delete"):
-    """Take an item out of the conversation."""
+    """Delete an item from the conversation."""
 
     item_id: str
 
 
 class ResponseCreate(ClientEvent, frozen=True, tag="response.create"):
-    """Answer now."""
+    """Request a response."""
 
     response: ResponseParams | None = None
 
 
 class ResponseCancel(ClientEvent, frozen=True, tag="response.cancel"):
-    """Stop a response; without an id the one in the default conversation."""
+    """Cancel a response; without an id, that of the default conversation."""
 
     response_id: str | None = None
 

@@ -1,7 +1,7 @@
 """The GA protocol: bytes <-> GA events, one JSON object a frame.
 
-Strict in what we send, tolerant in what we take: a null where the type allows none means "not
-given", since clients write optional fields that they have no value for.
+What is sent is strict, what is received is read tolerantly: null means "not given" where the type
+does not allow it, because clients write null into optional fields.
 """
 
 import re
@@ -43,7 +43,7 @@ E_co = TypeVar("E_co", covariant=True)
 
 
 class Envelope(msgspec.Struct):
-    """What can be read of any JSON object, to answer a bad event by its id."""
+    """The event id of any JSON object, for the error that answers it."""
 
     event_id: Any = None
     type: Any = None
@@ -54,9 +54,9 @@ _encoder = msgspec.json.Encoder()
 
 
 class Reader(Generic[E_co]):
-    """Decodes JSON of one type: returns a value, or raises InvalidRequest, whatever it is given.
+    """Decodes JSON of one type: returns a value or raises InvalidRequest, whatever the input.
 
-    `events` is a struct or a union of structs; `what` is the name that messages give to it.
+    `events` is a struct or a union of structs; `what` names the input in error messages.
     """
 
     def __init__(self, events: Any, what: str = "event") -> None:
@@ -86,7 +86,7 @@ class Reader(Generic[E_co]):
         return value
 
     def _read_without_nulls(self, raw: bytes, exc: msgspec.ValidationError) -> E_co:
-        """Each round clears one place of the schema of its nulls, so the rounds are few."""
+        """Each round removes the nulls at one path of the schema, so there are few rounds."""
         tree: Any = None
         while (place := null_place(str(exc))) is not None:
             tree = json.decode(raw) if tree is None else tree
@@ -168,7 +168,7 @@ def opening_of(query: Mapping[str, str]) -> Opening:
 
 
 def realtime_refusal(error: VoiceError) -> Refusal:
-    """As OpenAI refuses: the upgrade succeeds, then an error event, then a close with 3000.
+    """As OpenAI does: accept the upgrade, send an error event, close with 3000.
 
     A full server sends no event and closes with 1013 (try again later).
     """
@@ -182,10 +182,8 @@ def realtime_refusal(error: VoiceError) -> Refusal:
 
 
 def checked(event: AnyClientEvent, size: int) -> AnyClientEvent:
-    """Refuse what the types cannot: a long event_id, no audio, a large text without media.
-
-    `size` is that of the frame in bytes.
-    """
+    """Refuse what the types cannot: a long event_id, no audio, a large text without audio or
+    images. `size`: the size of the frame in bytes."""
     event_id = event.event_id
     if event_id is not None and len(event_id) > MAX_EVENT_ID:
         raise InvalidRequest(
@@ -208,7 +206,7 @@ def checked(event: AnyClientEvent, size: int) -> AnyClientEvent:
 
 
 def _holds_media(event: AnyClientEvent) -> bool:
-    """Whether sound or a picture may be what makes an event large: no text of it is."""
+    """Whether audio or images may account for the size of an event."""
     items: Any = ()
     if isinstance(event, ItemCreate):
         items = (event.item,)
@@ -222,7 +220,8 @@ def _holds_media(event: AnyClientEvent) -> bool:
 
 
 def glimpsed_id(raw: bytes) -> str | None:
-    """The event_id in what cannot be parsed, or should not be, looked for at both its ends."""
+    """The event_id in a text that cannot or should not be parsed, searched for at both of its
+    ends."""
     for end in (raw[:_LOOK], raw[-_LOOK:]):
         if found := _EVENT_ID.search(end):
             return found[1].decode(errors="replace")
@@ -235,7 +234,7 @@ def explain(
     events: Any = AnyClientEvent,
     what: str = "event",
 ) -> InvalidRequest:
-    """Turn a decoder's complaint into the wire's error: its code, its param, its event_id."""
+    """The error event for a decoder's exception: its code, its param, its event_id."""
     try:
         envelope = json.decode(raw, _envelope)
     except (msgspec.DecodeError, RecursionError, UnicodeError):

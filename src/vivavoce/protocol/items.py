@@ -26,7 +26,7 @@ class InputAudio(msgspec.Struct, frozen=True, tag_field="type", tag="input_audio
 
 
 class InputImage(msgspec.Struct, frozen=True, tag_field="type", tag="input_image"):
-    """A picture that the user shows, as a data URI."""
+    """An image that the user shows, as a data URI."""
 
     image_url: str
     detail: Literal["auto", "low", "high"] | UnsetType = UNSET
@@ -50,7 +50,7 @@ Parts: TypeAlias = Annotated[tuple[Part, ...], Meta(max_length=MAX_PARTS)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
-    """One party's contribution to the conversation."""
+    """A message of the user, the assistant or the system."""
 
     id: str = ""
     object: Literal["realtime.item"] = "realtime.item"
@@ -75,7 +75,7 @@ class FunctionCall(
 class FunctionCallOutput(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="function_call_output"
 ):
-    """The client's answer to a function call."""
+    """The result of a function call."""
 
     id: str = ""
     object: Literal["realtime.item"] = "realtime.item"
@@ -85,7 +85,7 @@ class FunctionCallOutput(
 
 
 class ItemReference(msgspec.Struct, frozen=True, tag_field="type", tag="item_reference"):
-    """Stands for an item of the conversation. Only inside `response.input`."""
+    """Refers to an item of the conversation. Only inside `response.input`."""
 
     id: str
 

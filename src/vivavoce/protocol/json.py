@@ -1,8 +1,8 @@
-"""JSON that clients and other servers send, decoded with lone surrogates taken as U+FFFD.
+"""Decodes JSON of clients and other servers; a lone surrogate becomes U+FFFD.
 
-JavaScript strings are UTF-16: `JSON.stringify(text.slice(0, 7))` may cut an emoji in half and write
-the escape of a lone surrogate, such as "\\ud83d". RFC 8259, 8.2, leaves to the reader what that
-means; msgspec refuses it. Text that decodes as it is costs nothing more than before.
+JavaScript strings are UTF-16: `JSON.stringify(text.slice(0, 7))` may split an emoji and write the
+escape of a lone surrogate, such as "\ud83d". RFC 8259, 8.2, leaves its meaning to the reader;
+msgspec refuses it. A text without lone surrogates is decoded once, at no extra cost.
 """
 
 import re

@@ -16,7 +16,7 @@ Value: TypeAlias = int | bytes
 
 
 class FrameError(ValueError):
-    """The bytes are no `pipecat.Frame`."""
+    """The bytes are not a `pipecat.Frame`."""
 
 
 class TextFrame(NamedTuple):
@@ -48,7 +48,7 @@ class MessageFrame(NamedTuple):
 
 
 class InterruptionFrame(NamedTuple):
-    """Field 5: what is still to be played is dropped."""
+    """Field 5: the audio that was not played yet is dropped."""
 
 
 PipecatFrame: TypeAlias = (
@@ -59,11 +59,11 @@ PipecatFrame: TypeAlias = (
 def read_frame(data: bytes) -> PipecatFrame:
     """The frame of a WebSocket message. Raises FrameError."""
     if len(data) > MAX_FRAME_BYTES:
-        raise FrameError(f"the frame has {len(data)} bytes; at most {MAX_FRAME_BYTES} are taken")
+        raise FrameError(f"the frame has {len(data)} bytes; at most {MAX_FRAME_BYTES} are accepted")
     kind, body = 0, b""
     for number, value in _fields(data):
         if 1 <= number <= 5 and isinstance(value, bytes):
-            kind, body = number, value  # of a oneof the last member counts
+            kind, body = number, value  # of a oneof, the last member counts
     fields = dict(_fields(body))
     match kind:
         case 1:

@@ -1,4 +1,4 @@
-"""The raw protocol: sound as binary messages, everything else as JSON in text messages.
+"""The raw protocol: audio as binary messages, everything else as JSON in text messages.
 
 Each JSON message of the server is {"type": "TextFrame", "data": {"text": …}, "text": …}: Voxray's
 clients read `data`, those of its documentation the flat key.
@@ -42,10 +42,10 @@ _FATAL = {"internal_error", "vad_failed", "session_expired", "session_idle", "se
 
 
 class RawProtocol:
-    """One connection. `clock` gives seconds; with it the rate at which sound comes is measured.
+    """One connection. `clock` gives seconds, to measure the rate of the audio that arrives.
 
-    `waits`: the first message requests the session, and a format that it does not name is
-    recognised from the first sound. Otherwise the query requests the session.
+    `waits`: the first message requests the session, and the format is recognised from the first
+    audio if the message does not name it. Otherwise the query requests the session.
     """
 
     subprotocols = ()
@@ -56,7 +56,7 @@ class RawProtocol:
         self._waits = waits
         self._query = RawConfig()
         self._interim = True
-        self._bot_speaks = False  # as reported to the client, where it plays
+        self._bot_speaks = False  # as reported to the client, which plays the audio
         self._words: dict[str, str] = {}  # the transcripts in progress, by item
         self._reported = ""  # the failure that was reported last
         self._spoken: set[str] = set()  # the responses in progress that are spoken
@@ -68,7 +68,7 @@ class RawProtocol:
     # --- the connection
 
     def opening(self, request: ConnectRequest) -> Opening | None:
-        """Raises InvalidRequest for an option of the query that has no such value."""
+        """Raises InvalidRequest if an option of the query has an invalid value."""
         self._query = config_of_query(request.query)
         self.server_plays = switch("pace", request.query.get("pace", "on"))
         self._set_sound(self._query)
@@ -83,7 +83,7 @@ class RawProtocol:
 
     @property
     def output_rate(self) -> int:
-        """Hertz of the sound that is sent."""
+        """The sample rate of the audio that is sent, in Hz."""
         return self._output_format.rate
 
     # --- from the client
@@ -98,7 +98,8 @@ class RawProtocol:
             yield from self._message(frame.data)
 
     def silence_note(self) -> Reply | None:
-        """What to tell a client that has been connected for some seconds; None: it sends sound."""
+        """A note for a client that has sent no audio some seconds after connecting; None: it
+        has."""
         if self._input.came:
             return None
         text = (
@@ -112,7 +113,8 @@ class RawProtocol:
         return Opening(model=model, patch=patch_of(self._query, first=True))
 
     def _first(self, frame: Frame) -> Iterator[Decoded]:
-        """The session that the first message requests; a bad message requests the default one."""
+        """The session that the first message requests; an invalid message requests the default
+        session."""
         config, problem = RawConfig(), None
         rest: list[Decoded] = []
         try:
@@ -150,7 +152,7 @@ class RawProtocol:
             yield from messages.events_of(kind, fields, server_plays=self.server_plays)
 
     def sound_at(self, pcm: bytes, rate: int) -> Iterator[Decoded]:
-        """16-bit PCM whose rate comes with it. Raises InvalidRequest."""
+        """16-bit PCM that arrives with its sample rate. Raises InvalidRequest."""
         if rate not in RATES:
             raise InvalidRequest(
                 f"Invalid 'sample_rate': {rate}. Supported values are: "
@@ -164,7 +166,7 @@ class RawProtocol:
         if len(data) > MAX_AUDIO_BYTES:
             raise InvalidRequest(
                 f"The binary message is too large: {len(data)} bytes. At most {MAX_AUDIO_BYTES} "
-                f"are taken; send sound in smaller pieces, such as 20 ms.",
+                f"are accepted; send audio in smaller chunks, such as 20 ms.",
                 code="event_too_large",
             )
         pcm = self._input.feed(data)
@@ -175,7 +177,7 @@ class RawProtocol:
             yield InputAudioAppend(audio=pcm)
 
     def _set_sound(self, config: RawConfig) -> None:
-        """Put the formats of a configuration in force. Raises InvalidRequest, changing nothing."""
+        """Apply the formats of a configuration. Raises InvalidRequest, and then changes nothing."""
         sound = sound_of(config)
         if config.interim is not UNSET:
             self._interim = config.interim
@@ -220,7 +222,7 @@ class RawProtocol:
                 yield from self._encode_response(event)
 
     def generated_text(self, response_id: str, text: str) -> Iterator[Frame]:
-        """The text of an answer that will be spoken; its words follow once they have sound."""
+        """The text of an answer that will be spoken; its words follow with their audio."""
         if response_id in self._spoken:
             self._shown_early.add(response_id)
             yield _message("TextFrame", text=text)
@@ -311,7 +313,7 @@ def _error(text: str, code: str | None, *, fatal: bool = False) -> Frame:
 
 
 def _object_of(arguments: str) -> Any:
-    """The arguments of a call, which an LLM writes; its text where that is no JSON."""
+    """The arguments of a function call as JSON; as text if the LLM wrote invalid JSON."""
     try:
         return msgspec.json.decode(arguments or "{}")
     except (msgspec.DecodeError, RecursionError):

@@ -25,7 +25,7 @@ from vivavoce.protocol.validation import MAX_QUOTED, refusal
 
 RAW_RATE = 16_000
 TRANSCRIPTION_MODEL = "whisper-1"
-"""Requested where a client names none; a server without it uses its own."""
+"""Requested if a client names no model; a server without that model uses its default."""
 MAX_TURN_STOP_S = 60.0
 _TRUE, _FALSE = {"1", "true", "on", "yes", ""}, {"0", "false", "off", "no"}
 _FORMATS: dict[str, Encoding] = {
@@ -41,7 +41,7 @@ StopSeconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_TURN_STOP_S)]
 
 
 class SoundConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One direction of the sound, as an object of its own."""
+    """The audio of one direction, if it is given as an object."""
 
     format: str | UnsetType = UNSET
     encoding: str | UnsetType = UNSET
@@ -52,7 +52,7 @@ class SoundConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RawConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration. Every field may be left out; other fields are ignored."""
+    """A configuration. Every field is optional; unknown fields are ignored."""
 
     model: str | UnsetType = UNSET
     voice: str | UnsetType = UNSET
@@ -85,7 +85,7 @@ class RawConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sound(NamedTuple):
-    """The formats that a configuration names; None where it names none."""
+    """The formats that a configuration names; None: it does not name them."""
 
     input_encoding: Encoding | None
     input_rate: int | None
@@ -136,10 +136,10 @@ def switch(name: str, text: str) -> bool:
 
 
 def sound_of(config: RawConfig) -> Sound:
-    """The formats of both directions. Raises InvalidRequest for one that there is not.
+    """The formats of both directions. Raises InvalidRequest for an unknown one.
 
-    `format` and `sample_rate` without a direction are those of the client's sound; `format` is
-    that of both where the other is not named.
+    Without a direction, `sample_rate` is that of the client's audio; `format` is that of the
+    client's audio, and of the other direction unless it has its own.
     """
     into, out = config.input or SoundConfig(), config.output or SoundConfig()
     both = _encoding("format", _first(config.format))
@@ -165,7 +165,7 @@ def sound_of(config: RawConfig) -> Sound:
 
 
 def format_of(encoding: Encoding | None, rate: int | None, old: SampleFormat) -> SampleFormat:
-    """A format after a change: what is not named stays, unless the encoding has its own rate."""
+    """A format after a change: what is not named stays, unless the encoding has a fixed rate."""
     encoding = encoding or old.encoding
     if encoding.startswith("g711"):
         return SampleFormat(encoding, G711_RATE)
@@ -174,7 +174,7 @@ def format_of(encoding: Encoding | None, rate: int | None, old: SampleFormat) ->
 
 
 def patch_of(config: RawConfig, *, first: bool) -> RealtimePatch:
-    """The settings of the session. `first`: with what every raw session begins with."""
+    """The settings of the session. `first`: with the defaults of every raw session."""
     return RealtimePatch(
         model=UNSET if first else config.model,
         instructions=_first(config.instructions, config.system_prompt, otherwise=UNSET),
@@ -240,7 +240,7 @@ def _output_of(config: RawConfig) -> AudioOutputPatch:
 
 
 def _modalities(modalities: list[Modality] | UnsetType) -> tuple[Modality, ...] | UnsetType:
-    """Exactly one in GA: where sound is wanted, text comes with it."""
+    """GA allows exactly one: with audio, text is always included."""
     if modalities is UNSET:
         return UNSET
     return ("audio",) if "audio" in modalities else tuple(modalities)

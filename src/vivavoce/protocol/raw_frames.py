@@ -1,6 +1,6 @@
 """The raw protocol in Pipecat's protobuf frames: /ws?format=protobuf.
 
-Sound, text, final transcripts and interruptions are frames of their own kind (pipecat/frames/
+Audio, text, final transcripts and interruptions are frames of their own kind (pipecat/frames/
 frames.proto); every other message of the raw protocol is JSON in a message frame.
 """
 
@@ -17,11 +17,11 @@ from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.wire import ConnectRequest, Decoded, Frame, Opening, Refusal, Reply
 
 OUTPUT_RATE = "24000"
-"""Hertz, where the client asks for none: what Pipecat's clients play."""
+"""The sample rate if the client names none: what Pipecat's clients play."""
 
 
 class _RawMessage(msgspec.Struct, frozen=True):
-    """A message of the raw protocol, as far as it becomes a frame of its own kind."""
+    """A message of the raw protocol, with the fields for which there is a frame type."""
 
     type: str
     text: str = ""
@@ -47,7 +47,7 @@ class RawFramesProtocol:
         return self._raw.server_plays
 
     def opening(self, request: ConnectRequest) -> Opening | None:
-        """Raises InvalidRequest, as that of the raw protocol."""
+        """Raises InvalidRequest, as the raw protocol does."""
         query = {"output_rate": OUTPUT_RATE, **request.query}
         del query["format"]
         return self._raw.opening(replace(request, query=query))
@@ -78,7 +78,7 @@ class RawFramesProtocol:
         return note and replace(note, frames=tuple(self._framed(note.frames)))
 
     def _decoded(self, frame: Frame) -> Iterator[Decoded]:
-        """A text message is one of the raw protocol; so is a message frame."""
+        """A text message, and a message frame, hold one message of the raw protocol."""
         if frame.kind == "text":
             yield from self._raw.decode(frame)
             return
@@ -122,7 +122,7 @@ def _message(kind: str, text: str = "") -> Frame:
 
 
 def _mono(audio: bytes, channels: int) -> bytes:
-    """The mean of the channels. Raises InvalidRequest where the samples are not whole."""
+    """The channels, averaged. Raises InvalidRequest if there is half a sample."""
     if channels in (0, 1):
         return audio
     if not 0 < channels <= 8 or len(audio) % (2 * channels):

@@ -1,4 +1,4 @@
-"""The sound that a raw client sends: decoded, its format recognised, its rate watched."""
+"""The audio that a raw client sends: decodes it, recognises its format, checks its rate."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,17 +14,17 @@ from vivavoce.audio.samples import (
 from vivavoce.protocol.raw_config import RAW_RATE, format_of
 
 MAX_AUDIO_BYTES = 256 * 1024  # of one binary message: 8 s of 16-bit PCM at 16 kHz
-WATCH_S = 5.0  # of sound, after which its rate is compared with the one that was named
-RECOGNITION_S = 0.8  # the same, where no rate was named
+WATCH_S = 5.0  # of audio, after which its rate is compared with the named rate
+RECOGNITION_S = 0.8  # the same, if no rate was named
 MAX_RATE = 48_000
-_MIN_RATIO = 1.2  # of rates, above which sound comes too fast
+_MIN_RATIO = 1.2  # measured rate / named rate, above which the audio arrives too fast
 _TOLERANCE = 0.08  # of a measured rate
 _BURST = 1.25  # times MAX_RATE: not a microphone but a file
-_BURST_S = 0.25  # of sound that a microphone may give at once
+_BURST_S = 0.25  # of audio that a microphone may deliver at once
 
 
 class SoundNote(NamedTuple):
-    """Something to be logged about the sound; with a code it is a warning for the client, too."""
+    """A note about the audio for the log; with a code, it is also a warning for the client."""
 
     text: str
     code: str = ""
@@ -33,8 +33,8 @@ class SoundNote(NamedTuple):
 class RawInput:
     """One stream. `clock` gives seconds.
 
-    `recognises`: a format that the client does not name is recognised from the bytes, and its rate
-    from the time in which they come; sound is held until then. Otherwise 16-bit PCM at 16 kHz.
+    `recognises`: a format that the client does not name is recognised from the bytes, and the rate
+    from their arrival; the audio is held until then. Otherwise it is 16-bit PCM at 16 kHz.
     """
 
     def __init__(self, clock: Callable[[], float], *, recognises: bool) -> None:
@@ -50,7 +50,7 @@ class RawInput:
         self._note: SoundNote | None = None
 
     def name(self, encoding: Encoding | None, rate: int | None) -> None:
-        """Put in force what the client names of the format."""
+        """Apply what the client names of the format."""
         own_rate = encoding is not None and default_rate(encoding, 0) > 0
         self._knows_encoding |= encoding is not None
         self._knows_rate |= rate is not None or own_rate
@@ -77,14 +77,14 @@ class RawInput:
         return self._decoder.feed(data)
 
     def release(self) -> bytes:
-        """The sound that was held, in the most likely format: the client says that it is whole."""
+        """The held audio, in its most likely format: the client says that it is complete."""
         if not self._held:
             return b""
         self._recognise_as(recognised(bytes(self._held)) or self.format.encoding, 0.0)
         return self._taken()
 
     def take_note(self) -> SoundNote | None:
-        """What is to be said, once."""
+        """The note, once."""
         note, self._note = self._note, None
         return note
 
@@ -100,7 +100,7 @@ class RawInput:
             self._counted, self._began = 0, self._clock()
 
     def _recognise(self, elapsed: float) -> None:
-        """Decide as soon as the bytes and the time are enough."""
+        """Decide as soon as there are enough bytes and enough time has passed."""
         full = len(self._held) >= MAX_AUDIO_BYTES
         encoding = self.format.encoding if self._knows_encoding else recognised(bytes(self._held))
         if encoding is None:  # silence, in any format
@@ -113,7 +113,7 @@ class RawInput:
             self._recognise_as(encoding, measured / elapsed if elapsed >= RECOGNITION_S else 0.0)
 
     def _recognise_as(self, encoding: Encoding, measured: float) -> None:
-        """`measured`: samples in a second, as they came; 0 where that says nothing."""
+        """`measured`: the samples that arrived in a second; 0: not known."""
         rate = self.format.rate
         if not self._knows_rate:
             rate = MAX_RATE if encoding == "f32" else RAW_RATE
@@ -122,7 +122,7 @@ class RawInput:
         self._knows_encoding = self._knows_rate = True
         self._use(SampleFormat(encoding, rate))
         self._watches_encoding = False
-        self._note = SoundNote(f"its sound is {self.format}, recognised from the bytes")
+        self._note = SoundNote(f"its audio is {self.format}, recognised from the bytes")
 
     def _watch_encoding(self, data: bytes) -> None:
         if self.format.encoding != "pcm16" or (found := recognised(data)) is None:
@@ -130,7 +130,7 @@ class RawInput:
         self._watches_encoding = False
         if found == "f32":
             self._note = SoundNote(
-                f"The audio looks like 32-bit floats, but is taken as {self.format}: convert it, "
+                f"The audio looks like 32-bit floats, but is decoded as {self.format}: convert it, "
                 f"or connect with ?format=f32&sample_rate={MAX_RATE}.",
                 "format_mismatch",
             )
@@ -141,8 +141,8 @@ class RawInput:
         nearest = nearest_rate(max(measured, 1.0))
         if measured > _MIN_RATIO * self.format.rate and _is_near(measured, nearest):
             self._note = SoundNote(
-                f"The audio comes as fast as sound at {nearest} Hz, but is taken as {self.format}, "
-                f"so that speech is not understood: send {self.format}, or connect with "
+                f"The audio arrives at the rate of {nearest} Hz, but is decoded as {self.format}. "
+                f"So speech is not understood: send {self.format}, or connect with "
                 f"?sample_rate={nearest}.",
                 "sample_rate_mismatch",
             )

@@ -1,7 +1,7 @@
-"""The JSON messages of a raw client, and the client events that they mean.
+"""The JSON messages of a raw client, and the client events that they stand for.
 
 A message is {"type": …, "data": {…}}, or flat, with the fields beside `type`. Types are the frame
-names that Voxray and Pipecat use, or a short word; case does not matter.
+names of Voxray and Pipecat, or a short word; case does not matter.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ from vivavoce.protocol.validation import MAX_QUOTED, refusal
 T = TypeVar("T")
 
 INTERRUPT_ID = "raw_interrupt"
-"""The event_id of events whose refusal means that there was nothing to interrupt."""
+"""The event_id of events for which an error means that there was nothing to interrupt."""
 MAX_MESSAGES = 500
 EXAMPLE = '{"type": "text", "text": "Hello"}'
 TEXT_TYPES = {"text", "textframe", "user_text", "transcriptionframe"}
@@ -87,7 +87,7 @@ class _VadParams(msgspec.Struct, frozen=True):
 
 
 class RawAudio(msgspec.Struct, frozen=True):
-    """Sound inside JSON, in base64: 16-bit PCM."""
+    """Audio inside JSON, in base64: 16-bit PCM."""
 
     audio: bytes
     sample_rate: int | None = None
@@ -104,7 +104,7 @@ def read_message(raw: bytes) -> tuple[str, dict[str, Any]]:
         tree: Any = json.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
         raise InvalidRequest(
-            f"The text message is not JSON ({exc}): send sound as binary messages, and text as "
+            f"The text message is not JSON ({exc}): send audio as binary messages, and text as "
             f"{EXAMPLE}.",
             code="invalid_json",
         ) from exc
@@ -114,7 +114,7 @@ def read_message(raw: bytes) -> tuple[str, dict[str, Any]]:
         )
     if bounds.is_too_deep(raw):
         raise InvalidRequest(
-            f"The message is nested too deeply. At most {bounds.MAX_DEPTH} levels are taken."
+            f"The message is nested too deeply. At most {bounds.MAX_DEPTH} levels are accepted."
         )
     kind, inner = tree.pop("type", ""), tree.pop("data", None)
     if not isinstance(kind, str):
@@ -144,7 +144,7 @@ def audio_of(fields: Fields) -> RawAudio:
 
 
 def events_of(kind: str, fields: Fields, *, server_plays: bool) -> Iterator[AnyClientEvent]:
-    """The events of a message that is neither sound nor configuration. Raises InvalidRequest.
+    """The events of a message that is neither audio nor configuration. Raises InvalidRequest.
 
     `server_plays`: whether there is playback that can be cleared.
     """
@@ -176,7 +176,7 @@ def events_of(kind: str, fields: Fields, *, server_plays: bool) -> Iterator[AnyC
 def _of_tools(
     kind: str, fields: Fields, interrupt: tuple[AnyClientEvent, ...]
 ) -> Iterator[AnyClientEvent]:
-    """Messages about tools and turn detection; the last place where a type may be known."""
+    """Messages about tools and turn detection. The last lookup: an unknown type is an error."""
     if kind == "llmsettoolsframe":
         tools = tools_of(_read(fields, _Tools).tools)
         yield SessionUpdate(session=RealtimePatch(tools=tools))
@@ -240,7 +240,7 @@ def _item_of(message: _ChatMessage) -> Message:
 
 
 def spoken_words(text: str) -> ResponseParams:
-    """An answer that consists of given words, as near as an LLM keeps to them."""
+    """A response with given words, as exactly as an LLM repeats them."""
     ask = Message(role="user", content=(InputText(f"Say exactly this: {text}"),))
     return ResponseParams(
         instructions="Say the given words and nothing else.", input=(ask,), tool_choice="none"

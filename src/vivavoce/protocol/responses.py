@@ -1,4 +1,4 @@
-"""A response as it stands in events, what a client may ask of it, and what it used."""
+"""A response as events show it, what a client may request of it, and its usage."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -48,7 +48,8 @@ class OutputTokens(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What a response cost. User audio counts 1 token per 100 ms, assistant audio 1 per 50 ms."""
+    """The usage of a response. User audio counts 1 token per 100 ms, assistant audio 1 per 50
+    ms."""
 
     total_tokens: int = 0
     input_tokens: int = 0
@@ -58,13 +59,13 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class DurationUsage(msgspec.Struct, frozen=True, tag_field="type", tag="duration"):
-    """What a transcription cost: the length of the audio, in whole seconds, rounded up."""
+    """The usage of a transcription: the length of the audio in whole seconds, rounded up."""
 
     seconds: int
 
 
 class TranscriptionTokens(msgspec.Struct, frozen=True, tag_field="type", tag="tokens"):
-    """What a transcription cost where the recogniser counts tokens. Only from other servers."""
+    """The usage of a transcription by a recogniser that counts tokens. Only from other servers."""
 
     total_tokens: int = 0
     input_tokens: int = 0
@@ -73,18 +74,18 @@ class TranscriptionTokens(msgspec.Struct, frozen=True, tag_field="type", tag="to
 
 
 class SessionUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session has used so far: the extension `x_usage` of response.done."""
+    """The usage of the session so far: the extension `x_usage` of response.done."""
 
     responses: int
     input_tokens: int
     output_tokens: int
     transcribed_seconds: int
     seconds: float
-    """That the session has lasted."""
+    """Since the session began."""
     nano_usd: int
-    """What all of it costs, 1e-9 USD."""
+    """The cost of the whole session, in 1e-9 USD."""
     response_nano_usd: int
-    """The part of the response that has ended last."""
+    """The cost of the response that ended last."""
 
 
 class ResponseError(msgspec.Struct, frozen=True):
@@ -116,7 +117,7 @@ class ResponseAudio(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """Every key is always sent: one client dies of a missing one."""
+    """Every key is always sent: one client fails without them."""
 
     object: Literal["realtime.response"] = "realtime.response"
     id: str
@@ -139,12 +140,12 @@ InputItems: TypeAlias = Annotated[
 class AudioOutputParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: PCMPatch | PCMU | PCMA | UnsetType | None = UNSET
     voice: str | CustomVoice | UnsetType | None = UNSET
-    speed: Any = UNSET  # the session's; read and ignored
+    speed: Any = UNSET  # that of the session; read and ignored
 
 
 class AudioParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: AudioOutputParams | UnsetType | None = UNSET
-    input: Any = UNSET  # the session's; read and ignored
+    input: Any = UNSET  # that of the session; read and ignored
 
 
 class ResponseParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,11 +16,11 @@ from vivavoce.protocol.session import CustomVoice, Keywords, hint_of
 from vivavoce.protocol.validation import refusal
 
 MAX_INPUT_CHARACTERS = 65_536
-"""Characters of a text to be spoken. OpenAI stops at 4096; here a long one streams as well."""
+"""Of the text of one request. OpenAI's limit is 4096; here a long text is streamed as well."""
 
 TranscriptFormat: TypeAlias = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 MAX_KNOWN_SPEAKERS = 16
-"""With a reference. OpenAI takes four."""
+"""Speakers with a reference recording. OpenAI allows four."""
 Granularity: TypeAlias = Literal["word", "segment"]
 MillisecondsOrZero: TypeAlias = Annotated[int, Meta(ge=0)]
 Probability: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -46,7 +46,7 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpeechUsage(msgspec.Struct, frozen=True):
-    """What speaking cost."""
+    """The usage of a speech request."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -54,7 +54,7 @@ class SpeechUsage(msgspec.Struct, frozen=True):
 
 
 class SpeechDelta(msgspec.Struct, frozen=True, tag_field="type", tag="speech.audio.delta"):
-    """More of the file. Only with `stream_format` sse."""
+    """The next part of the file. Only with `stream_format` sse."""
 
     audio: bytes  # base64 on the wire
 
@@ -68,7 +68,7 @@ class SpeechDone(msgspec.Struct, frozen=True, tag_field="type", tag="speech.audi
 class ServerVadChunking(
     msgspec.Struct, frozen=True, tag_field="type", tag="server_vad", forbid_unknown_fields=True
 ):
-    """How a recording is cut at its pauses."""
+    """How a recording is split at its pauses."""
 
     threshold: Probability = 0.5
     silence_duration_ms: MillisecondsOrZero = 200
@@ -79,7 +79,7 @@ KnownNames: TypeAlias = Annotated[tuple[str, ...], Meta(max_length=MAX_KNOWN_SPE
 
 
 class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of POST /v1/audio/transcriptions and /translations, but for the file."""
+    """The fields of POST /v1/audio/transcriptions and /translations, without the file."""
 
     model: str = ""
     language: str | None = None
@@ -90,7 +90,7 @@ class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
     include: tuple[Literal["logprobs"], ...] = ()
     stream: bool = False
     keywords: Keywords = ()
-    """Names and words to expect: they stand before the prompt."""
+    """Names and words to expect; put before the prompt."""
     chunking_strategy: Literal["auto"] | ServerVadChunking = "auto"
     known_speaker_names: KnownNames = ()
     known_speaker_references: KnownNames = ()
@@ -103,7 +103,7 @@ class TranscriptionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DiarizationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fields of POST /v1/audio/diarization, but for the file: those of speaches."""
+    """The fields of POST /v1/audio/diarization, without the file, as in speaches."""
 
     model: str = ""
     response_format: Literal["json", "rttm"] = "json"
@@ -112,32 +112,32 @@ class DiarizationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The field of POST /v1/audio/speech/embedding, but for the file."""
+    """The field of POST /v1/audio/speech/embedding, without the file."""
 
     model: str = ""
 
 
 class TimestampsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fields of POST /v1/audio/speech/timestamps, but for the file: those of speaches."""
+    """The fields of POST /v1/audio/speech/timestamps, without the file, as in speaches."""
 
     model: str = ""
     threshold: Probability = 0.75
-    """A window of sound from this probability of speech on begins speech."""
+    """The probability of speech from which a window starts a segment of speech."""
     neg_threshold: Probability | None = None
-    """Below it, a window is silence; between the two, what the window before it was. null:
-    `threshold` less 0.15."""
+    """The probability below which a window is silence; between the two, the state does not change.
+    null: `threshold` less 0.15."""
     min_speech_duration_ms: MillisecondsOrZero = 0
-    """Shorter speech is left out."""
+    """Shorter segments are dropped."""
     max_speech_duration_s: Annotated[float, Meta(gt=0.0)] | None = None
-    """Longer speech is cut, in its last pause if there is one."""
+    """Longer segments are split, in their last pause if there is one."""
     min_silence_duration_ms: MillisecondsOrZero = 1000
-    """Shorter silence is part of the speech around it."""
+    """Shorter silence does not end a segment."""
     speech_pad_ms: MillisecondsOrZero = 0
-    """Added on either side of speech, as far as there is silence."""
+    """Added at both ends of a segment, as far as there is silence."""
 
 
 class SpeechTimestamp(msgspec.Struct, frozen=True):
-    """A stretch of speech, in milliseconds from the start of the recording."""
+    """A segment of speech, in milliseconds from the start of the recording."""
 
     start: int
     end: int
@@ -181,7 +181,7 @@ class InputTokenDetails(msgspec.Struct, frozen=True):
 
 
 class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="tokens"):
-    """What a transcription cost, in tokens."""
+    """The usage of a transcription, in tokens."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -216,12 +216,12 @@ class TranscriptionWord(msgspec.Struct, frozen=True, kw_only=True):
 class VerboseSegment(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the transcript, in seconds from the start of the recording.
 
-    What only a model of Whisper's kind can know is given as if it had no doubts.
+    Fields that only a Whisper model can fill have the value of full confidence.
     """
 
     id: int
     seek: int
-    """Where the piece of sound begins that this was heard in, in hundredths of a second."""
+    """The start of the window of audio in which this was recognised, in hundredths of a second."""
     start: float
     end: float
     text: str
@@ -290,7 +290,7 @@ class DiarizationJson(msgspec.Struct, frozen=True):
 
 
 class VoiceEmbedding(msgspec.Struct, frozen=True):
-    """How a voice sounds: a vector of length 1."""
+    """The embedding of a voice: a vector of length 1."""
 
     embedding: tuple[float, ...]
     index: int = 0
@@ -316,12 +316,12 @@ class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):
 class TranscriptDelta(
     msgspec.Struct, frozen=True, tag_field="type", tag="transcript.text.delta", omit_defaults=True
 ):
-    """The transcript grew by this. All deltas together are its text."""
+    """More of the transcript. All deltas together are its text."""
 
     delta: str
     logprobs: tuple[TokenLogprob, ...] | UnsetType = UNSET
     segment_id: str | UnsetType = UNSET
-    """With diarized_json: of the segment to come that this is of."""
+    """With diarized_json: the id of the segment that this belongs to."""
 
 
 class TranscriptDone(

@@ -58,28 +58,28 @@ from vivavoce.protocol.wire import (
     Reply,
 )
 
-TRANSCRIPTION_MODEL = "whisper-1"  # any name is served by the configured recogniser
+TRANSCRIPTION_MODEL = "whisper-1"  # every name is served by the configured recogniser
 RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 MAX_CHANNELS = 2
-MAX_REPORTED = 20  # frames that cannot be read, and errors; later ones are dropped silently
-MAX_LOGGED = 200  # bytes of an error of the client
+MAX_REPORTED = 20  # for invalid frames and errors; later ones are dropped silently
+MAX_LOGGED = 200  # of the text of a client's error
 WAV_HEADER_BYTES = 44  # of PCM: Pipecat's Python client puts one before each piece
 JS_LIBRARY = "@pipecat-ai/client-js"  # logs an error for an interruption frame
 PEER_LEFT = b'{"type":"signalling","message":{"type":"peerLeft"}}'
-# of RTVI 0.x: what a client may configure, which is nothing
+# of RTVI 0.x: the options of services, of which there are none
 _EMPTY_ANSWERS: dict[str, tuple[str, dict[str, list[Any]]]] = {
     "describe-config": ("config-available", {"config": []}),
     "describe-actions": ("actions-available", {"actions": []}),
     "get-config": ("config", {"config": []}),
 }
 _LARGE = frozenset({"raw-audio", "raw-audio-batch", "send-file"})
-_IGNORED = ("ui-event", "ui-snapshot", "ui-cancel-job-group")  # this server commands no pages
+_IGNORED = ("ui-event", "ui-snapshot", "ui-cancel-job-group")  # pages get no commands
 
 Handler: TypeAlias = Callable[[ClientMessage], Iterator[Decoded]]
 
 
 class PcmInput:
-    """16-bit PCM of any of RATES, in one channel or two, to mono at 24 kHz."""
+    """16-bit PCM of any of RATES, with one or two channels, to mono at 24 kHz."""
 
     def __init__(self) -> None:
         self._format = (RATE, 1)
@@ -87,7 +87,7 @@ class PcmInput:
         self._rest = b""
 
     def feed(self, audio: bytes, rate: int, channels: int) -> bytes:
-        """Raises InvalidRequest for a format that is not taken."""
+        """Raises InvalidRequest for an unsupported format."""
         if (rate, channels) != self._format:
             if rate not in RATES or not 1 <= channels <= MAX_CHANNELS:
                 raise InvalidRequest(
@@ -192,7 +192,7 @@ class RtviProtocol:
             case InterruptionFrame():
                 yield from _interrupt()
             case _:
-                pass  # a TextFrame of a client has no meaning in RTVI
+                pass  # RTVI gives a client's TextFrame no meaning
 
     def _message(self, data: bytes) -> Iterator[Decoded]:
         if data.startswith(b"ping"):  # each second, on a data channel
@@ -204,7 +204,7 @@ class RtviProtocol:
             yield from self._note_error(message)
             return
         if len(data) > MAX_TEXT_BYTES and message.type not in _LARGE:
-            text = f"The message has {len(data)} bytes; at most {MAX_TEXT_BYTES} are taken."
+            text = f"The message has {len(data)} bytes; at most {MAX_TEXT_BYTES} are accepted."
             raise InvalidRequest(text, event_id=message.id)
         if handler := self._handlers.get(message.type):
             yield from handler(message)
@@ -240,7 +240,8 @@ class RtviProtocol:
         yield self._reply("bot-ready", data, message.id)
 
     def _note_error(self, message: ClientMessage) -> Iterator[Decoded]:
-        """An error of the client gets no answer, which could be answered in turn."""
+        """An error message of the client gets no answer, because the answer might get one in
+        turn."""
         if self._unreadable < MAX_REPORTED:
             self._unreadable += 1
             yield Reply((), f"{message.type}: {bytes(message.data)[:MAX_LOGGED]!r}")
@@ -249,7 +250,8 @@ class RtviProtocol:
         yield CloseRequest(1000, "the client has disconnected the bot")
 
     def _client_message(self, message: ClientMessage) -> Iterator[Decoded]:
-        """`session.update` changes the session, as in Realtime: RTVI has no message for tools."""
+        """`session.update` changes the session, as in Realtime, because RTVI has no message for
+        tools."""
         request = messages.data_of(message, messages.RequestMessage)
         if request.t != "session.update":
             text = (
@@ -271,10 +273,10 @@ class RtviProtocol:
         )
 
     def _send_file(self, message: ClientMessage) -> Iterator[Decoded]:
-        """A picture with a text; other files have no place in a conversation of Realtime."""
+        """An image with a text. Realtime conversations cannot hold other files."""
         sent = messages.data_of(message, messages.SendFile)
         if not sent.file.format.startswith("image/"):
-            text = f"No file of '{sent.file.format[:MAX_QUOTED]}' is taken, but images (image/…)."
+            text = f"Unsupported file '{sent.file.format[:MAX_QUOTED]}': send images (image/…)."
             raise InvalidRequest(text, event_id=message.id)
         options = sent.options or messages.SendTextOptions()
         yield from self._typed(
@@ -376,11 +378,11 @@ class RtviProtocol:
             yield self._frame(message)
 
     def played(self, samples: int) -> Iterator[Frame]:
-        """Of a call: which sentences are spoken by the audio that goes out on the track."""
+        """For calls: which sentences are spoken in the audio that goes out on the track."""
         yield from map(self._frame, self._output.playing(samples))
 
     def ended(self) -> Iterator[Frame]:
-        """Of a call: small-webrtc clients end when the peer has left."""
+        """For calls: small-webrtc clients end when the peer has disconnected."""
         yield Frame("text", PEER_LEFT)
 
     def _frame(self, message: bytes) -> Frame:
@@ -393,7 +395,7 @@ class RtviProtocol:
 
 
 def _interrupt() -> Iterator[AnyClientEvent]:
-    """Stop the answer that is played, and the one that is generated."""
+    """Stop the answer that is being played, and the one that is being generated."""
     yield OutputAudioClear()
     yield ResponseCancel()
 
@@ -407,7 +409,7 @@ def _json(value: Any) -> str:
 
 
 def _patch(request: ConnectRequest) -> RealtimePatch:
-    """The settings that the query requests; transcripts are a part of RTVI."""
+    """The settings that the query requests; RTVI always includes transcripts."""
     query = request.query
     language = query.get("language") or None
     transcription = TranscriptionPatch(

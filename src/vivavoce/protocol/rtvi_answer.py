@@ -1,4 +1,4 @@
-"""The text of answers as messages of RTVI: sentences that are shown, and that are spoken."""
+"""The text of answers as messages of RTVI: sentences as generated, and as spoken."""
 
 import re
 from collections import deque
@@ -9,7 +9,7 @@ from typing import Any
 from vivavoce.audio.formats import RATE
 from vivavoce.protocol.rtvi_messages import write
 
-SPEECH_RATE = 15.0  # characters in a second, until an answer was measured
+SPEECH_RATE = 15.0  # characters a second, until an answer was measured
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[\u3002\uff01\uff1f])")
 
 
@@ -21,7 +21,7 @@ class AnswerSentence:
     response_id: str
     text: str
     begins: int
-    """Characters of the answer before it."""
+    """Characters of the answer before this sentence."""
     shown: bool = False
 
 
@@ -30,8 +30,8 @@ class AnswerText:
 
     def __init__(self) -> None:
         self.characters = 0
-        """Of the answer, up to the sentence that has begun."""
-        self._rest = ""  # the beginning of a sentence
+        """Characters of the answer before the sentence that has begun."""
+        self._rest = ""  # the beginning of the next sentence
         self._count = 0
 
     def begin(self) -> None:
@@ -39,12 +39,12 @@ class AnswerText:
         self._rest, self.characters = "", 0
 
     def add(self, response_id: str, delta: str) -> Iterator[AnswerSentence]:
-        """The sentences that are complete with these characters."""
+        """The sentences that these characters complete."""
         *whole, self._rest = _SENTENCE_END.split(self._rest + delta)
         yield from self._sentences(response_id, whole)
 
     def end(self, response_id: str) -> Iterator[AnswerSentence]:
-        """What is left is a sentence, too."""
+        """The rest, as a sentence."""
         rest, self._rest = self._rest, ""
         yield from self._sentences(response_id, _SENTENCE_END.split(rest))
 
@@ -57,16 +57,16 @@ class AnswerText:
 
 
 class SpokenText:
-    """The sentences of answers that are played.
+    """The sentences of the answers that are played.
 
-    Which one is being spoken is an estimate: by the speech rate of the answer before.
+    Which sentence is being spoken is estimated, from the speech rate of the answer before.
     """
 
     def __init__(self) -> None:
         self.playing_id = ""
         """The response that is being played."""
         self._cleared = ""  # the last response that was cleared
-        self._played = 0  # samples of it
+        self._played = 0  # of its audio
         self._rate = SPEECH_RATE
         self._sentences: deque[AnswerSentence] = deque()
 
@@ -79,7 +79,7 @@ class SpokenText:
         self.playing_id, self._played = response_id, 0
 
     def played(self, samples: int) -> Iterator[bytes]:
-        """So many samples of the answer are being played from now on."""
+        """So many samples of the answer go out now."""
         self._played += samples
         characters = self._played / RATE * self._rate
         own = self._of(self.playing_id)
@@ -105,7 +105,7 @@ class SpokenText:
         self.playing_id = ""
 
     def cleared(self, response_id: str) -> None:
-        """The rest of the answer is not played: none of its sentences is completed."""
+        """The rest of the answer is not played; the sentences in it are not completed."""
         self._cleared, self.playing_id = response_id, ""
         self._sentences = deque(e for e in self._sentences if e.response_id != response_id)
 

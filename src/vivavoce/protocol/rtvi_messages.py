@@ -1,7 +1,7 @@
 """The messages of RTVI, as Pipecat's clients write and read them.
 
-A message is {"label": "rtvi-ai", "type": …, "id": …, "data": …}. The types, their fields and the
-rules of versions are those of @pipecat-ai/client-js 1.13 and pipecat-ai 1.14, RTVI 2.2.
+A message is {"label": "rtvi-ai", "type": …, "id": …, "data": …}. Types, fields and version rules
+are those of @pipecat-ai/client-js 1.13 and pipecat-ai 1.14, RTVI 2.2.
 """
 
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -15,9 +15,9 @@ from vivavoce.protocol import json
 LABEL = "rtvi-ai"
 VERSION = "2.2.0"
 MAX_TEXT_BYTES = 256 * 1024  # of a message that holds no audio
-MAX_QUOTED = 100  # characters of what a client sent that an answer repeats
+MAX_QUOTED = 100  # of the client's text that an answer quotes
 ERRORS = frozenset({"error", "error-response"})
-MAX_ID = 128  # characters of the id of a message
+MAX_ID = 128  # of the id of a message
 
 S = TypeVar("S")
 
@@ -103,7 +103,7 @@ Button = Annotated[str, Meta(pattern=r"^[0-9*#]$")]
 
 
 class Dtmf(msgspec.Struct, frozen=True):
-    """Telephone keys: a list, or a single one from clients before RTVI 2.1."""
+    """Telephone keys: a list, or a single key from clients before RTVI 2.1."""
 
     buttons: Annotated[tuple[Button, ...], Meta(min_length=1, max_length=64)] | None = None
     button: Button | None = None
@@ -117,7 +117,8 @@ class RtviAudio(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Negotiated(NamedTuple):
-    """The version for `bot-ready`, and what to tell of a client's version; "" if it fits."""
+    """The version for `bot-ready`, and a warning about the client's version; "" if it is
+    compatible."""
 
     version: str
     problem: str = ""
@@ -131,9 +132,9 @@ _message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessa
 
 
 def read_message(data: bytes) -> ClientMessage | None:
-    """A message; None: it is not of RTVI. Of the client's own ERRORS the id may be missing.
+    """A message; None: it is not of RTVI. The client's ERRORS may come without an id.
 
-    Raises InvalidRequest where it cannot be read.
+    Raises InvalidRequest if it is not valid.
     """
     try:
         message = json.decode(data, _message)
@@ -170,7 +171,7 @@ def write(kind: str, data: Any = None, id_: str = "") -> bytes:
 
 
 def negotiated(version: str) -> Negotiated:
-    """The version that is spoken with a client of that version."""
+    """The protocol version that is used with a client of that version."""
     if not version:
         return Negotiated(VERSION, "Client version unknown. Compatibility issues may occur.")
     parts = version.split(".")

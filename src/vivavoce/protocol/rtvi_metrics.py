@@ -23,12 +23,12 @@ class ResponseMetrics:
         self._first = {}
 
     def first(self, processor: str, response_id: str) -> None:
-        """The first output of "llm" or "tts"; later ones of the same response do not count."""
+        """The first output of "llm" or "tts". Later outputs of the same response do not count."""
         if response_id == self._response_id:
             self._first.setdefault(processor, self._elapsed)
 
     def report(self, response: Response, user: UserMessages, characters: int) -> Iterator[bytes]:
-        """The message of a response that is done. characters: of its spoken text."""
+        """The message for a response that has ended. characters: the length of its spoken text."""
         lists: dict[str, list[dict[str, Any]]] = {}
 
         def add(name: str, processor: str, **values: Any) -> None:

@@ -16,7 +16,7 @@ from vivavoce.protocol.rtvi_user import UserMessages
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.session import SessionObject
 
-MAX_UPDATES = 100  # requests to change the session that wait for their answer
+MAX_UPDATES = 100  # requests to change the session that were not answered yet
 _FATAL = {"internal_error", "vad_failed", "session_expired", "session_idle", "server_shutdown"}
 
 
@@ -28,7 +28,7 @@ class RtviOutput:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.legacy = False
-        """Whether the client speaks a version 1."""
+        """Whether the client uses version 1."""
         self.calls: dict[str, str] = {}
         """The names of function calls that wait for a result, by call id."""
         self.updates: deque[str] = deque(maxlen=MAX_UPDATES)
@@ -40,7 +40,7 @@ class RtviOutput:
         self._text = AnswerText()
         self._spoken = SpokenText()
         self._metrics = ResponseMetrics(clock)
-        self._begun: dict[str, FunctionCall] = {}  # calls of the response without all arguments
+        self._begun: dict[str, FunctionCall] = {}  # calls with incomplete arguments
         self._announced: list[says.FunctionArgumentsDone] = []
         self._speaks = False  # whether the response has spoken text
 
@@ -69,7 +69,7 @@ class RtviOutput:
                 yield from self._response(event)
 
     def playing(self, samples: int) -> Iterator[bytes]:
-        """So many samples of the answer are being played from now on."""
+        """So many samples of the answer go out now."""
         yield from self._spoken.played(samples)
 
     def _session(self, session: SessionObject) -> Iterator[bytes]:
@@ -81,7 +81,7 @@ class RtviOutput:
 
     def _error(self, error: says.ErrorBody) -> Iterator[bytes]:
         if error.code == "response_cancel_not_active":
-            return  # a typed text always cancels
+            return  # a typed text always interrupts
         if not error.event_id:
             yield write("error", {"error": error.message, "fatal": error.code in _FATAL})
             return
@@ -99,7 +99,7 @@ class RtviOutput:
             yield write("bot-interrupted")
 
     def _release(self) -> Iterator[bytes]:
-        """Send what was held back until the transcript."""
+        """Send what was held back until the transcript came."""
         yield from self.user.release_stop()
         if self._holds_start:
             self._holds_start = False
@@ -166,7 +166,8 @@ class RtviOutput:
         self._begun.clear()
 
     def _call(self, call: says.FunctionArgumentsDone) -> bytes:
-        """Only now: a result that comes before the end of the response cannot be answered."""
+        """Sent only now: a result that arrives before the end of the response could not be
+        answered."""
         arguments = _arguments(call.arguments)
         if self.legacy:
             data = {"function_name": call.name, "tool_call_id": call.call_id, "args": arguments}
@@ -194,7 +195,7 @@ class RtviOutput:
 
 
 def _arguments(text: str) -> Any:
-    """The arguments of a call; text that is not JSON as it stands."""
+    """The arguments of a function call; as text if they are not JSON."""
     try:
         return msgspec.json.decode(text or "{}")
     except msgspec.DecodeError:

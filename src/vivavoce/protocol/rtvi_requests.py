@@ -1,6 +1,6 @@
 """The HTTP bodies that begin a session of RTVI: those of /start, /connect and of WebRTC offers.
 
-They are those of Pipecat's small-webrtc-transport 1.10 and runner 1.14, and of Voxray's API.
+As in Pipecat's small-webrtc-transport 1.10 and runner 1.14, and in Voxray's API.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class StartRequest(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class StartResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Where the session is: the WebSocket and its key, or the id and the ICE servers of WebRTC."""
+    """Where to connect: the WebSocket and its key, or the id and the ICE servers of WebRTC."""
 
     ws_url: str | None = None
     token: str | None = None
@@ -95,7 +95,8 @@ class VoxrayCallData(msgspec.Struct, frozen=True):
 
 
 class CandidateText(msgspec.Struct, frozen=True):
-    """An ICE candidate as in SDP; empty: there are no more. It is for a section of the offer."""
+    """An ICE candidate as in SDP; empty: there are no more. It belongs to a section of the
+    offer."""
 
     candidate: str = ""
     sdp_mid: str | None = None
@@ -110,13 +111,13 @@ class CandidatesRequest(msgspec.Struct, frozen=True):
 
 
 class PatchStatus(msgspec.Struct, frozen=True):
-    """ICE candidates were taken."""
+    """The ICE candidates were accepted."""
 
     status: str = "success"
 
 
 def options_of(data: object) -> dict[str, str]:
-    """The OPTIONS of a mapping that are text; none of anything else."""
+    """Those OPTIONS of a mapping that are text. Empty for anything but a mapping."""
     if not isinstance(data, Mapping):
         return {}
     return {name: data[name] for name in OPTIONS if isinstance(data.get(name), str)}

@@ -7,14 +7,14 @@ from vivavoce.protocol import server as says
 from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.rtvi_messages import write
 
-MAX_TYPED = 100  # typed texts that wait to be added to the conversation
+MAX_TYPED = 100  # typed texts that are not in the conversation yet
 USER = "user"
 
 
 class UserMessages:
     """What the user says and types. `clock` gives unix seconds.
 
-    `user-stopped-speaking` follows the transcript, where there are transcripts.
+    `user-stopped-speaking` is sent after the transcript, if there are transcripts.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -22,7 +22,7 @@ class UserMessages:
         self.holds_stop = False
         """Whether the end of speech waits for its transcript."""
         self.heard_seconds = 0
-        """Of audio that was transcribed and not yet reported in metrics."""
+        """The length of the transcribed audio that was not reported in metrics yet."""
         self.transcript_delay: float | None = None
         """Seconds from the last end of speech to its transcript, until it is reported."""
         self._clock = clock
@@ -31,7 +31,7 @@ class UserMessages:
         self._typed: dict[str, tuple[str, str]] = {}  # item id: message id and text
 
     def typed(self, item_id: str, message_id: str, text: str) -> None:
-        """Report that text with its message's id once it is in the conversation."""
+        """Report that text, with the id of its message, once it is in the conversation."""
         self._typed[item_id] = (message_id, text)
         while len(self._typed) > MAX_TYPED:
             self._typed.pop(next(iter(self._typed)))
@@ -47,7 +47,7 @@ class UserMessages:
             yield write("user-stopped-speaking")
 
     def release_stop(self) -> Iterator[bytes]:
-        """The end of speech, if it still waits."""
+        """Send the end of speech if it is still held back."""
         if self.holds_stop:
             self.holds_stop = False
             yield write("user-stopped-speaking")

@@ -17,7 +17,7 @@ from vivavoce.protocol.session import SessionObject
 
 
 class ServerEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Common to all server events but one, dtmf_event_received."""
+    """Base of all server events but dtmf_event_received, which has no event_id."""
 
     event_id: str
 
@@ -33,20 +33,20 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErrorEvent(ServerEvent, frozen=True, kw_only=True, tag="error"):
-    """The client's event was refused, or the server failed. The session goes on."""
+    """The client's event was refused, or the server failed. The session continues."""
 
     error: ErrorBody
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """An extension of ours: how a client that has lost its connection comes back."""
+    """An extension: how a client that has lost its connection can come back."""
 
     token: str
     """Its `resume_token`: a secret."""
     grace_seconds: float
-    """For so long after a loss nothing is lost."""
+    """How long the session continues without its client after the connection was lost."""
     last_item_id: str | UnsetType | None = UNSET
-    """Of a conversation that was stored and goes on: its last item. Later ones are lost."""
+    """If a stored conversation continues: its last item. Items after it are lost."""
 
     def __repr__(self) -> str:
         return f"Resume(token='***', grace_seconds={self.grace_seconds})"
@@ -57,12 +57,12 @@ class SessionCreated(ServerEvent, frozen=True, kw_only=True, tag="session.create
 
     session: SessionObject
     resumed: bool | UnsetType = UNSET
-    """Ours: true where the client has come back to its conversation."""
+    """An extension: true if the client has come back to its conversation."""
     resume: Resume | UnsetType = UNSET
 
 
 class SessionUpdated(ServerEvent, frozen=True, kw_only=True, tag="session.updated"):
-    """The update is in force; the whole session."""
+    """The update was applied; the whole session."""
 
     session: SessionObject
 
@@ -79,7 +79,7 @@ class ConversationCreated(ServerEvent, frozen=True, kw_only=True, tag="conversat
 
 
 class ItemCreated(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.created"):
-    """The beta dialect's one event for added and done."""
+    """The beta's single event for an added and a finished item."""
 
     previous_item_id: str | None
     item: Item
@@ -93,7 +93,7 @@ class ItemAdded(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.a
 
 
 class ItemDone(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.done"):
-    """The item is as it will stay."""
+    """The item is final."""
 
     previous_item_id: str | None
     item: Item
@@ -118,13 +118,13 @@ class ItemDeleted(ServerEvent, frozen=True, kw_only=True, tag="conversation.item
 class TranscriptionDelta(
     ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.delta"
 ):
-    """More of the user's words. Deltas concatenate to the transcript."""
+    """More of the transcript. All deltas together are its beginning."""
 
     item_id: str
     content_index: int = 0
     delta: str
     logprobs: tuple[TokenLogprob, ...] | UnsetType = UNSET
-    """Where the session includes them and the recogniser knows them."""
+    """If the session includes them and the recogniser knows them."""
 
 
 class TranscriptionCompleted(
@@ -133,7 +133,7 @@ class TranscriptionCompleted(
     kw_only=True,
     tag="conversation.item.input_audio_transcription.completed",
 ):
-    """All of the user's words."""
+    """The final transcript."""
 
     item_id: str
     content_index: int = 0
@@ -164,7 +164,7 @@ class InputTranscriptionSegment(
     kw_only=True,
     tag="conversation.item.input_audio_transcription.segment",
 ):
-    """A passage of one speaker; times in seconds. Only from diarizing engines."""
+    """A segment of one speaker; times in seconds. Only from diarizing engines."""
 
     item_id: str
     content_index: int = 0
@@ -198,33 +198,34 @@ class SpeechStarted(
 
 
 class TurnDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a turn was ended, and from what: an extension of ours."""
+    """Why a turn was ended, and after how much silence: an extension."""
 
     waited_ms: int
     """Silence before the decision."""
     reason: str
-    """A few words: "sentence incomplete"."""
+    """A few words, such as "sentence incomplete"."""
     likelihood: float | UnsetType = UNSET
-    """That the turn was over, 0..1, by all sources together; under semantic_vad, as the rest."""
+    """The probability that the turn was over, by all sources together; this and the following only
+    under semantic_vad."""
     words: float | UnsetType = UNSET
-    """That of the words alone; absent: unknown."""
+    """By the words alone; absent: unknown."""
     sound: float | UnsetType = UNSET
-    """That of the voice alone."""
+    """By the voice alone."""
     llm: float | UnsetType = UNSET
-    """That of a language model alone."""
+    """By a language model alone."""
     usual_pause_ms: int | UnsetType = UNSET
-    """The pauses of this speaker in mid-turn."""
+    """The usual pauses of this speaker within a turn."""
 
 
 class SpeechStopped(
     ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_stopped"
 ):
-    """The user stopped; the silence that showed it is included."""
+    """The user stopped. The time includes the silence by which that was detected."""
 
     item_id: str
     audio_end_ms: int
     decision: TurnDecision | UnsetType = UNSET
-    """Where the client asked for it: `turn_detection.explain`."""
+    """If the client asked for it: `turn_detection.explain`."""
 
 
 class TimeoutTriggered(
@@ -245,7 +246,7 @@ class RateLimit(msgspec.Struct, frozen=True):
 
 
 class RateLimitsUpdated(ServerEvent, frozen=True, kw_only=True, tag="rate_limits.updated"):
-    """Follows response.done. Empty where the operator set no limits."""
+    """Sent after response.done. Empty if the operator has set no limits."""
 
     rate_limits: tuple[RateLimit, ...] = ()
 
@@ -257,11 +258,11 @@ class ResponseCreated(ServerEvent, frozen=True, kw_only=True, tag="response.crea
 
 
 class ResponseDone(ServerEvent, frozen=True, kw_only=True, tag="response.done"):
-    """Always the last event of a response, whatever its end."""
+    """Always the last event of a response, however it ends."""
 
     response: Response
     x_usage: SessionUsage | UnsetType = UNSET
-    """Where the client's session includes it."""
+    """If the client's session includes it."""
 
 
 class OutputItemAdded(ServerEvent, frozen=True, kw_only=True, tag="response.output_item.added"):
@@ -277,7 +278,7 @@ class OutputItemDone(ServerEvent, frozen=True, kw_only=True, tag="response.outpu
 
 
 class ShownPart(msgspec.Struct, frozen=True, kw_only=True):
-    """A content part as part events show it: short type names, no audio, no null members."""
+    """A content part in part events: short type names, no audio, no null members."""
 
     type: Literal["text", "audio"]
     text: str | UnsetType = UNSET
@@ -285,7 +286,7 @@ class ShownPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PartEvent(ServerEvent, frozen=True, kw_only=True):
-    """Common to all that happens to one content part."""
+    """Base of all events of one content part."""
 
     response_id: str
     item_id: str
@@ -376,12 +377,12 @@ class OutputAudioStopped(ServerEvent, frozen=True, kw_only=True, tag="output_aud
 
 
 class OutputAudioCleared(ServerEvent, frozen=True, kw_only=True, tag="output_audio_buffer.cleared"):
-    """What was not played yet was dropped."""
+    """Audio that was not played yet was dropped."""
 
     response_id: str
 
 
-# Events about tools behind an MCP server. This server runs no MCP tools and sends none of these;
+# Events about tools of an MCP server. This server runs no MCP tools and sends none of these;
 # an upstream may.
 
 
@@ -394,11 +395,11 @@ class McpListToolsInProgress(McpListToolsEvent, frozen=True, tag="mcp_list_tools
 
 
 class McpListToolsCompleted(McpListToolsEvent, frozen=True, tag="mcp_list_tools.completed"):
-    """It answered."""
+    """They were listed."""
 
 
 class McpListToolsFailed(McpListToolsEvent, frozen=True, tag="mcp_list_tools.failed"):
-    """It did not."""
+    """Listing them failed."""
 
 
 class McpArgumentsDelta(
@@ -430,11 +431,11 @@ class McpCallInProgress(McpCallEvent, frozen=True, tag="response.mcp_call.in_pro
 
 
 class McpCallCompleted(McpCallEvent, frozen=True, tag="response.mcp_call.completed"):
-    """It answered."""
+    """The call succeeded."""
 
 
 class McpCallFailed(McpCallEvent, frozen=True, tag="response.mcp_call.failed"):
-    """It did not."""
+    """The call failed."""
 
 
 AnyServerEvent: TypeAlias = (

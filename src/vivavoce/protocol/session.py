@@ -1,7 +1,8 @@
-"""The session object: what is in force, and the partial update that a client sends.
+"""The session object: the settings in force, and the partial update that a client sends.
 
-Every setting stands twice: in force with its default, and in its `…Patch` with UNSET for "not
-mentioned". Absent keeps, null switches off, unknown fields are refused.
+Every setting is declared twice: as in force, with its default, and in its `…Patch`, with UNSET for
+"not mentioned". In a patch, absent means unchanged, null switches off, and unknown fields are
+refused.
 """
 
 from typing import Annotated, Any, Literal, TypeAlias
@@ -49,26 +50,26 @@ Keywords: TypeAlias = Annotated[tuple[str, ...], Meta(max_length=MAX_KEYWORDS)]
 
 
 def hint_of(keywords: tuple[str, ...], prompt: str | None) -> str:
-    """Words to expect, and a prompt, as one prompt of a recogniser."""
+    """Words to expect, and a prompt, joined to one prompt for a recogniser."""
     return " ".join(part for part in (", ".join(keywords), prompt) if part)
 
 
 class Transcription(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the user's speech is transcribed.
 
-    Only the first three keys are echoed to a client that gives no others: one client stops working
-    on any other.
+    Only the first three keys are shown to a client that sets no others: one client fails on any
+    other key.
     """
 
     model: str
     language: str | None = None
     prompt: str | None = None
     keywords: tuple[str, ...] = ()
-    """Names and words to expect: the recogniser gets them before the prompt."""
+    """Names and words to expect; put before the prompt."""
 
     @property
     def hint(self) -> str:
-        """What the recogniser gets as its prompt."""
+        """The prompt for the recogniser."""
         return hint_of(self.keywords, self.prompt)
 
 
@@ -80,7 +81,7 @@ class NoiseReduction(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ServerVad(msgspec.Struct, frozen=True, tag_field="type", tag="server_vad"):
-    """A turn ends after so much silence."""
+    """A turn ends after a silence of that length."""
 
     threshold: float = 0.5
     prefix_padding_ms: int = 300
@@ -89,9 +90,10 @@ class ServerVad(msgspec.Struct, frozen=True, tag_field="type", tag="server_vad")
     interrupt_response: bool | UnsetType = True
     idle_timeout_ms: int | UnsetType | None = None
     explain: bool | UnsetType = UNSET
-    """An extension of ours: speech_stopped says why the turn was ended."""
+    """An extension: speech_stopped says why the turn was ended."""
     interruption: Interruption | UnsetType = UNSET
-    """An extension of ours: whether any speech interrupts an answer, or only what is meant to.
+    """An extension: whether any speech interrupts an answer, or only speech that is judged to be an
+    interruption.
 
     Absent: "immediate" for server_vad, "judged" for semantic_vad.
     """
@@ -104,9 +106,9 @@ class SemanticVad(msgspec.Struct, frozen=True, tag_field="type", tag="semantic_v
     create_response: bool | UnsetType = True
     interrupt_response: bool | UnsetType = True
     explain: bool | UnsetType = UNSET
-    """An extension of ours, as that of ServerVad: see TurnDecision of protocol/server.py."""
+    """An extension, as in ServerVad."""
     interruption: Interruption | UnsetType = UNSET
-    """An extension of ours, as that of ServerVad."""
+    """An extension, as in ServerVad."""
 
 
 TurnDetection: TypeAlias = ServerVad | SemanticVad
@@ -143,20 +145,20 @@ class TranscriptionAudio(msgspec.Struct, frozen=True):
 
 
 class ServedBy(msgspec.Struct, frozen=True):
-    """The model and the voice that serve the names that the client asked for."""
+    """The model and the voice that are used for the names that the client gave."""
 
     model: str
     voice: str
     transcription_model: str | UnsetType = UNSET
-    """The recogniser or its model, where the client names one."""
+    """The recogniser or its model, if the client names one."""
     speech_model: str | UnsetType = UNSET
     """The synthesiser or its model, likewise."""
     transcription_language: str | UnsetType = UNSET
-    """What is recognised, where the recogniser does not know the language that the client names."""
+    """The language that is recognised, if the recogniser does not know the client's."""
 
 
 class TranscribedBy(msgspec.Struct, frozen=True):
-    """What serves the names of a transcription session."""
+    """What is used for the names of a transcription session."""
 
     model: str
     transcription_model: str
@@ -166,7 +168,7 @@ class TranscribedBy(msgspec.Struct, frozen=True):
 
 
 class RealtimeSession(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="realtime"):
-    """A conversation session, whole: every key is sent, null where nothing is set."""
+    """A conversation session as a whole: every key is sent, null if it is not set."""
 
     object: Literal["realtime.session"] = "realtime.session"
     id: str = ""
@@ -184,8 +186,8 @@ class RealtimeSession(msgspec.Struct, frozen=True, kw_only=True, tag_field="type
     prompt: dict[str, Any] | None = None
     include: tuple[str, ...] | None = None
     audio: Audio = Audio()
-    speech_model: str | UnsetType = UNSET  # of speaches: the model of speech synthesis
-    served_by: ServedBy | UnsetType = UNSET  # ours; unknown fields disturb no client
+    speech_model: str | UnsetType = UNSET  # an extension of speaches: the model of speech synthesis
+    served_by: ServedBy | UnsetType = UNSET  # an extension; unknown fields disturb no client
 
 
 class TranscriptionSession(
@@ -198,7 +200,7 @@ class TranscriptionSession(
     expires_at: int = 0
     include: tuple[str, ...] | None = None
     audio: TranscriptionAudio = TranscriptionAudio()
-    served_by: TranscribedBy | UnsetType = UNSET  # ours
+    served_by: TranscribedBy | UnsetType = UNSET  # an extension
 
 
 SessionObject: TypeAlias = RealtimeSession | TranscriptionSession
@@ -211,7 +213,7 @@ class PCMPatch(
 
 
 class TranscriptionPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`model` may be left out only where a transcription is in force already."""
+    """`model` may be omitted only if a transcription model is set already."""
 
     model: str | UnsetType = UNSET
     language: str | UnsetType | None = UNSET
@@ -301,7 +303,7 @@ class RealtimePatch(
 
 class TranscriptionAudioPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     input: AudioInputPatch | UnsetType = UNSET
-    output: Any = UNSET  # some clients send the whole object; there is no output to set
+    output: Any = UNSET  # some clients send the whole object; there is no output to configure
 
 
 class TranscriptionSessionPatch(
@@ -328,7 +330,8 @@ SessionPatch: TypeAlias = RealtimePatch | TranscriptionSessionPatch
 
 
 def with_transcription(patch: SessionPatch) -> SessionPatch:
-    """`transcription_model`, which is of speaches, as the setting of GA; that one wins."""
+    """`transcription_model`, an extension of speaches, as the GA setting, which takes
+    precedence."""
     if not patch.transcription_model:
         return patch
     if isinstance(patch, RealtimePatch):

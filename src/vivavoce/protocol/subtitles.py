@@ -1,6 +1,6 @@
-"""Transcripts with times: cut into lines, and written as SRT, WebVTT and verbose JSON. No I/O.
+"""Transcripts with times: split into lines, and written as SRT, WebVTT and verbose JSON. No I/O.
 
-SRT is a custom rather than a standard; WebVTT is W3C's.
+SRT has no standard; WebVTT is the W3C's.
 """
 
 import zlib
@@ -12,11 +12,11 @@ from vivavoce.protocol.logprobs import word_starts
 from vivavoce.protocol.rest_audio import TranscriptionWord, VerboseSegment
 
 LINE_CHARACTERS = 84
-"""Of two rows of 42, as much as broadcasters put on a screen at a time."""
+"""Two rows of 42, the usual limit of broadcasters."""
 LINE_MS = 7_000
-"""As long as they leave it there."""
+"""The usual limit of broadcasters."""
 PAUSE_MS = 700
-"""Between two words, begins a new line."""
+"""A pause between two words after which a new line begins."""
 _ENDS = (".", "!", "?", "…")  # before a space
 _WIDE_ENDS = ("。", "？", "！")  # noqa: RUF001  of Chinese and Japanese, before anything
 _CLOSING = "\"')]»”’"  # noqa: RUF001
@@ -32,10 +32,10 @@ class Timed:
 
 
 def lines(passage: Timed, words: Sequence[Timed] = ()) -> list[Timed]:
-    """A passage cut where words allow it: after a sentence, in a pause, before it is too much.
+    """Split a passage where words allow it: after a sentence, in a pause, before it is too long.
 
-    Each line has its part of the passage's text, spaces and signs included. Where words are not
-    known, or are not those of the text, the passage is one line. One without text is none.
+    Each line has its part of the passage's text, spaces and punctuation included. If the words are
+    not known, or are not those of the text, the passage is one line. Without text there is no line.
     """
     whole = Timed(" ".join(passage.text.split()), passage.start_ms, passage.end_ms)
     if not whole.text:
@@ -75,7 +75,7 @@ def _ends_sentence(text: str) -> bool:
 
 
 def srt(shown: Iterable[Timed]) -> str:
-    """A file of subtitles; "" where nothing is said."""
+    """An SRT file; "" if nothing is said."""
     return "".join(
         f"{number}\n{_clock(line.start_ms, ',')} --> {_clock(line.end_ms, ',')}\n"
         f"{_one_row(line.text).replace('-->', '->')}\n\n"
@@ -84,7 +84,7 @@ def srt(shown: Iterable[Timed]) -> str:
 
 
 def vtt(shown: Iterable[Timed]) -> str:
-    """A file of web video text tracks, which has its head even where nothing is said."""
+    """A WebVTT file, which has a header even if nothing is said."""
     cues = "".join(
         f"{_clock(line.start_ms, '.')} --> {_clock(line.end_ms, '.')}\n"
         f"{_escaped(_one_row(line.text))}\n\n"
@@ -96,7 +96,8 @@ def vtt(shown: Iterable[Timed]) -> str:
 def segments(
     shown: Iterable[Timed], *, seek_ms: int = 0, first_id: int = 0, temperature: float = 0.0
 ) -> tuple[VerboseSegment, ...]:
-    """The same lines for verbose JSON. `seek_ms`: where the sound began that they were heard in."""
+    """The same lines for verbose JSON. `seek_ms`: the start of the audio in which they were
+    recognised."""
     return tuple(
         VerboseSegment(
             id=number,
@@ -122,7 +123,7 @@ def words_in_seconds(words: Iterable[Timed]) -> tuple[TranscriptionWord, ...]:
 
 
 def _compression_ratio(text: str) -> float:
-    """Whisper's measure of a text that repeats itself: bytes, plain to compressed."""
+    """Whisper's measure of repetition: bytes of the text / bytes of the compressed text."""
     plain = text.encode()
     return round(len(plain) / len(zlib.compress(plain)), 3)
 

@@ -1,7 +1,7 @@
 """Telephone calls: the media streams of Twilio, Telnyx, Plivo and Exotel, one call a connection.
 
-The provider plays the answers: sound is sent as fast as it is made. When the caller interrupts, the
-rest is cleared, and the answer is cut at the position that was heard.
+The provider plays the answers: audio is sent as soon as it is generated. When the caller
+interrupts, the rest is cleared, and the answer is truncated at the position that was heard.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ from vivavoce.protocol.wire import (
 from vivavoce.secret import Secret
 
 DIGIT_PAUSE_S = 2.0
-"""After so long without a further key, the keys pressed are a turn; `#` ends it at once."""
+"""If no further key follows within this time, the keys pressed are a turn; `#` ends it at once."""
 MAX_DIGITS = 64
 _OPTIONS = ("model", "voice", "language", "stt_model", "allow_interruptions")
 
@@ -72,7 +72,7 @@ class TelephonyProtocol:
             )
 
     def refuse(self, error: VoiceError) -> Refusal:
-        """A provider reads no message that says why: the reason is in the close frame."""
+        """Providers read no error messages: the reason is in the close frame."""
         code = {LimitReached: 1013, Unauthorized: 3000}.get(type(error), 1008)
         return Refusal((), code, str(error))
 
@@ -80,7 +80,7 @@ class TelephonyProtocol:
         if frame.kind != "text":
             raise InvalidRequest(
                 "Media streams of telephone providers are JSON in text messages, not binary "
-                "messages: raw sound is served at /ws.",
+                "messages: raw audio is served at /ws.",
                 code="invalid_event",
             )
         message = read_message(frame.data)
@@ -95,7 +95,7 @@ class TelephonyProtocol:
                 yield Frame("text", message)
 
     def encode_audio(self, audio: bytes) -> Iterator[Frame]:
-        """Nothing: the provider owns the playback."""
+        """Nothing: the provider plays the answers."""
         return iter(())
 
     def _begin(self, call: StreamedCall) -> Iterator[Decoded]:
@@ -145,7 +145,7 @@ class _Conversation:
                 yield Reply((), log=f"the provider reports: {': '.join(words)[:500]}")
 
     def messages(self, event: AnyServerEvent) -> Iterator[bytes]:
-        """What the provider is sent for an event."""
+        """The messages to the provider for an event."""
         match event:
             case says.OutputAudioDelta(item_id=item_id, delta=audio):
                 yield from self._playback.add(item_id, audio)
@@ -172,7 +172,7 @@ class _Conversation:
             yield InputAudioAppend(audio=pcm)
 
     def _key(self, digit: str) -> Iterator[Decoded]:
-        """A key was pressed: the answer stops, and further keys are waited for."""
+        """A key was pressed: the answer stops, and more keys may follow."""
         if not self._digits:
             if clears := tuple(Frame("text", clear) for clear in self._playback.clear()):
                 yield Reply(clears)

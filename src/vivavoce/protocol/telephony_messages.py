@@ -1,7 +1,6 @@
-"""The media-stream messages of telephone providers: read, told apart, and written.
+"""The media-stream messages of telephone providers: read, identified, and written.
 
-Documentation of the shapes, each a page of the provider:
-
+Documentation of each provider:
 * Twilio, "Media Streams - WebSocket Messages"
 * Telnyx, "Stream call media over WebSocket" (AsyncAPI), and TeXML "Stream"
 * Plivo, "Audio Streaming Protocol Reference", and "The AudioStream element"
@@ -37,21 +36,21 @@ _STREAM_FIELDS: dict[Provider, str] = {
     "plivo": "streamId",
     "exotel": "stream_sid",
 }
-"""A field of `start` that only this provider has."""
+"""A field of `start` that only this provider sends."""
 _CALL_FIELDS: dict[Provider, str] = {
     "twilio": "callSid",
     "telnyx": "call_control_id",
     "plivo": "callId",
     "exotel": "call_sid",
 }
-_MIN_EXOTEL_BYTES = 3_200  # of sound in one message; Telnyx takes 20 ms or more
+_MIN_EXOTEL_BYTES = 3_200  # of audio in one message; Telnyx accepts 20 ms or more
 _EXOTEL_STEP = 320
-"""Exotel takes multiples of it: other sizes leave gaps."""
+"""Exotel requires multiples of it: other sizes cause gaps."""
 
 
 class StreamMedia(msgspec.Struct, frozen=True):
     payload: bytes = b""
-    """In base64."""
+    """Base64."""
     track: str = "inbound"
 
 
@@ -64,7 +63,7 @@ class StreamDigit(msgspec.Struct, frozen=True):
 
 
 class StreamMessage(msgspec.Struct, frozen=True):
-    """A message of any provider, as far as it is read."""
+    """A message of any provider, with the fields that are read."""
 
     event: str
     start: dict[str, Any] | None = None
@@ -72,13 +71,13 @@ class StreamMessage(msgspec.Struct, frozen=True):
     mark: StreamMark | None = None
     dtmf: StreamDigit | None = None
     name: str = ""
-    """Of a checkpoint that was played (Plivo)."""
+    """The name of a checkpoint that was played (Plivo)."""
     stream_id: str = ""
-    """Telnyx; the others repeat the id inside `start`."""
+    """Telnyx; other providers repeat the id inside `start`."""
     extra_headers: Any = None
     """The parameters of the stream (Plivo)."""
     payload: dict[str, Any] | None = None
-    """Of an error (Telnyx)."""
+    """The description of an error (Telnyx)."""
 
 
 _decoder = msgspec.json.Decoder(StreamMessage)
@@ -106,14 +105,14 @@ class StreamedCall:
     input_format: SampleFormat
     output_format: SampleFormat
     parameters: Mapping[str, str] = field(repr=False)
-    """Of the stream; they may hold a key."""
+    """The parameters of the stream; they may include a key."""
 
     def __str__(self) -> str:
         return f"{self.provider} call {self.call_id[:100]}, {self.input_format}"
 
     @property
     def piece_bytes(self) -> int:
-        """The most sound in one message, and between two marks: 200 ms."""
+        """The most audio in one message, and between two marks: 200 ms."""
         return max(self.min_bytes, self.output_format.bytes_per_second // 5)
 
     @property
@@ -132,11 +131,11 @@ class StreamedCall:
         return {"g711_ulaw": b"\xff", "g711_alaw": b"\xd5"}.get(self.output_format.encoding, b"\0")
 
     def sound_of(self, payload: bytes) -> bytes:
-        """The sound of a media message, its samples little-endian."""
+        """The audio of a media message, its samples little-endian."""
         return _swapped(payload) if self._swaps(self.input_format) else payload
 
     def media(self, sound: bytes) -> bytes:
-        """A message with sound to be played."""
+        """A message with audio to play."""
         if self.provider == "plivo":
             law = self.output_format.encoding.startswith("g711")
             media = {
@@ -150,13 +149,13 @@ class StreamedCall:
         return self._message("media", media={"payload": sound})
 
     def mark(self, name: str) -> bytes:
-        """A message that is returned once the sound before it was played."""
+        """A message that the provider returns once it has played the audio before it."""
         if self.provider == "plivo":
             return self._message("checkpoint", name=name)
         return self._message("mark", mark={"name": name})
 
     def clear(self) -> bytes:
-        """A message that drops the sound which was not played."""
+        """A message that drops the audio that was not played yet."""
         return self._message("clearAudio" if self.provider == "plivo" else "clear")
 
     def _message(self, event: str, **fields: Any) -> bytes:
@@ -173,8 +172,8 @@ class StreamedCall:
 def call_of(message: StreamMessage, provider: str, query: Mapping[str, str]) -> StreamedCall:
     """The call of a start message. Raises InvalidRequest.
 
-    provider: its name, where it is known; "" tells it by the fields of the message. query: of the
-    stream's address; parameters in the message stand above it.
+    provider: its name, if it is known; "": the fields of the message tell. query: of the stream's
+    address; parameters in the message take precedence.
     """
     start = message.start
     if message.event != "start" or start is None:
@@ -205,7 +204,7 @@ def call_of(message: StreamMessage, provider: str, query: Mapping[str, str]) -> 
 
 
 def mark_of(message: StreamMessage) -> str:
-    """The name of the mark whose sound was played."""
+    """The name of the mark whose audio was played."""
     return message.mark.name if message.mark else message.name
 
 
@@ -220,10 +219,10 @@ def _input_format(provider: Provider, start: Mapping[str, Any]) -> SampleFormat:
 def _output_format(
     provider: Provider, input_format: SampleFormat, parameters: Mapping[str, str]
 ) -> SampleFormat:
-    """What the provider plays: what it sends, but for Telnyx.
+    """The codec of the audio that is sent: what the provider sends itself, except for Telnyx.
 
-    There it is the stream's `bidirectionalCodec`, PCMU where nobody sets one, while the codec of
-    what comes in is that of the caller's network. No message says which it is.
+    Telnyx plays the stream's `bidirectionalCodec`, by default PCMU, and sends the codec of the
+    caller's network. No message names the former.
     """
     if provider != "telnyx":
         return input_format
@@ -262,7 +261,7 @@ def _parameters(start: Mapping[str, Any], extra_headers: Any) -> dict[str, str]:
     if len(texts) > MAX_PARAMETERS or sum(map(len, texts.values())) > MAX_PARAMETER_CHARS:
         raise InvalidRequest(
             f"The stream has too many parameters: at most {MAX_PARAMETERS} with "
-            f"{MAX_PARAMETER_CHARS} characters are taken.",
+            f"{MAX_PARAMETER_CHARS} characters are accepted.",
             param="parameters",
         )
     return texts
@@ -281,5 +280,5 @@ def _split(text: str) -> dict[str, Any]:
 
 
 def _swapped(sound: bytes) -> bytes:
-    """16-bit samples with their bytes exchanged; half a sample at the end is dropped."""
+    """16-bit samples with their bytes swapped; half a sample at the end is dropped."""
     return np.frombuffer(sound, np.uint16, len(sound) // 2).byteswap().tobytes()

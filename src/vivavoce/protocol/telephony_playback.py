@@ -1,7 +1,7 @@
-"""What a telephone provider was given to play, and how much of it the caller has heard.
+"""The audio that a telephone provider was given to play, and how much of it the caller has heard.
 
-A mark behind every 200 ms of sound comes back when they were played (Twilio, Telnyx and Exotel
-call it mark, Plivo checkpoint). What is cleared returns its marks, too: they no longer count.
+A mark after every 200 ms of audio is returned once that audio was played (Twilio, Telnyx and Exotel
+call it mark, Plivo checkpoint). The marks of cleared audio are returned as well, and ignored.
 """
 
 from collections import deque
@@ -15,31 +15,31 @@ from vivavoce.protocol.client import ItemTruncate
 from vivavoce.protocol.telephony_messages import StreamedCall
 
 MAX_MARKS = 10_000
-"""That are not returned yet: of a provider that returns none, the oldest are forgotten."""
+"""Marks that were not returned yet: if a provider returns none, the oldest are forgotten."""
 _MARK = "vv-"
 
 
 class PlayedMark(NamedTuple):
-    """A mark that was sent behind some sound of an answer."""
+    """A mark that was sent after some audio of an answer."""
 
     number: int
     item_id: str
     end_ms: int
-    """The position of the answer at which it stands."""
+    """Its position in the answer."""
     sent_at: float
 
 
 @dataclass(slots=True)
 class SentItem:
-    """An answer, as far as it was sent to the provider."""
+    """An answer, and how much of it was sent to the provider."""
 
     samples: int = 0
-    """That were given to the encoder, at 24 kHz."""
+    """Samples that were given to the encoder, at 24 kHz."""
     sent_bytes: int = 0
     marked_bytes: int = 0
-    """As far as there are marks."""
+    """Samples before the last mark."""
     heard_ms: int = 0
-    """By the marks that came back."""
+    """Samples before the last mark that was returned."""
 
 
 class CallPlayback:
@@ -49,7 +49,7 @@ class CallPlayback:
         self._call = call
         self._clock = clock
         self._encoder = SampleEncoder(call.output_format)
-        self._held = bytearray()  # sound that is too short for a message
+        self._held = bytearray()  # audio that is too short for a message
         self._items: dict[str, SentItem] = {}
         self._marks: deque[PlayedMark] = deque(maxlen=MAX_MARKS)
         self._marked = 0  # marks that were sent
@@ -57,13 +57,13 @@ class CallPlayback:
         self._cuts: list[ItemTruncate] = []
 
     def add(self, item_id: str, pcm24: bytes) -> Iterator[bytes]:
-        """Messages with more sound of an answer."""
+        """Messages with more audio of an answer."""
         self._item(item_id).samples += len(pcm24) // 2
         self._held += self._encoder.feed(pcm24)
         return self._pieces(item_id)
 
     def end(self, item_id: str) -> Iterator[bytes]:
-        """Messages with the rest of an answer, filled with silence to a size that is taken."""
+        """Messages with the rest of an answer, padded with silence to an accepted size."""
         self._held += self._encoder.flush()
         if self._held:
             call = self._call
@@ -79,7 +79,7 @@ class CallPlayback:
         self._held.clear()
         self._encoder = SampleEncoder(self._call.output_format)
         if self._marks:
-            if self._returned_at is not None:  # otherwise the session's estimate is the best
+            if self._returned_at is not None:  # the session's estimate is the best there is
                 for item_id in dict.fromkeys(mark.item_id for mark in self._marks):
                     heard_ms = self._heard_ms(item_id)
                     cut = ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=heard_ms)
@@ -89,12 +89,12 @@ class CallPlayback:
             yield self._call.clear()
 
     def take_cuts(self) -> list[ItemTruncate]:
-        """The positions up to which answers that were cleared had been heard."""
+        """The positions up to which cleared answers were heard."""
         cuts, self._cuts = self._cuts, []
         return cuts
 
     def mark_returned(self, name: str) -> None:
-        """The sound before that mark was played, unless it was cleared."""
+        """The audio before that mark was played, unless it was cleared."""
         number = name.removeprefix(_MARK)
         if name == number or not (number.isascii() and number.isdigit() and len(number) < 10):
             return
@@ -111,7 +111,7 @@ class CallPlayback:
         return self._items[item_id]
 
     def _pieces(self, item_id: str) -> Iterator[bytes]:
-        """Messages with the sound that is held, and marks."""
+        """Messages with the audio that is held, and marks."""
         call, item = self._call, self._item(item_id)
         while len(self._held) >= call.min_bytes:
             size = min(call.piece_bytes, len(self._held) // call.step_bytes * call.step_bytes)
@@ -122,7 +122,7 @@ class CallPlayback:
                 yield self._mark(item_id, item)
 
     def _mark(self, item_id: str, item: SentItem) -> bytes:
-        """A mark behind all that was sent."""
+        """A mark after all audio that was sent."""
         item.marked_bytes = item.sent_bytes
         sent_ms = item.sent_bytes * 1000 // self._call.output_format.bytes_per_second
         self._marked += 1
@@ -131,7 +131,7 @@ class CallPlayback:
         return self._call.mark(f"{_MARK}{self._marked}")
 
     def _heard_ms(self, item_id: str) -> int:
-        """By the last mark, and by the clock up to the next one."""
+        """By the last mark that was returned, and from there by the clock up to the next mark."""
         heard, playing = self._items[item_id].heard_ms, self._marks[0]
         if playing.item_id != item_id:
             return heard

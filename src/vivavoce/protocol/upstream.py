@@ -1,8 +1,8 @@
 """Server events of an upstream Realtime server, read tolerantly.
 
 read_upstream() reads only what a relay has to understand. Unknown events, unknown fields and fields
-of an unexpected type are no error: the frame is passed on as it came. read_server_event() reads a
-whole event, for clients of another protocol; what the server left out gets a neutral value.
+of an unexpected type are not errors: the frame is passed on unchanged. read_server_event() reads a
+whole event, for clients of another protocol; missing values are replaced by neutral ones.
 """
 
 import math
@@ -38,7 +38,7 @@ class UpstreamItem(msgspec.Struct, frozen=True):
 
 
 class UpstreamResponse(msgspec.Struct, frozen=True):
-    """A response, as far as a relay reads it."""
+    """A response, with the fields that a relay reads."""
 
     id: str = ""
     status: str = ""
@@ -65,7 +65,7 @@ class UpstreamEvent(msgspec.Struct, frozen=True):
     """Text, or base64 audio."""
     transcript: str | None = None
     usage: Any = None
-    """Of a transcription."""
+    """The text of a transcription."""
 
 
 class _Envelope(msgspec.Struct):
@@ -78,7 +78,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 
 
 def read_upstream(raw: bytes) -> UpstreamEvent:
-    """The event in a frame. What is no JSON object with a `type` has the type ""."""
+    """The event in a frame. If that is not a JSON object with a `type`, the type is ""."""
     try:
         return _decoder.decode(raw)
     except msgspec.ValidationError:
@@ -95,7 +95,7 @@ _events: msgspec.json.Decoder[AnyServerEvent] = msgspec.json.Decoder(AnyServerEv
 _encode = msgspec.json.Encoder().encode
 _SCHEMA = inspect.type_info(AnyServerEvent)
 _UNKNOWN: Any = object()
-"""In place of a value that no type of the protocol can hold."""
+"""Stands for a value that fits no type of the protocol."""
 _ABSENT: Any = object()
 _NEUTRAL: dict[str, Any] = {
     "output_modalities": ["audio"],
@@ -106,14 +106,14 @@ _NEUTRAL: dict[str, Any] = {
     "status": "in_progress",
     "conversation_id": "conv_upstream",
 }
-"""By field: what stands for a value that is absent, or of another type."""
+"""By field: the replacement for a value that is absent or of another type."""
 _TAGS = {"output_text": "text", "output_audio": "audio"}
 _LONG_TAGS = {short: long for long, short in _TAGS.items()}
 """Servers use the types of the parts of items and of part events for each other."""
 
 
 def read_server_event(raw: bytes) -> AnyServerEvent | None:
-    """The event in a frame; None if its type is unknown, or that of an item it is about."""
+    """The event in a frame; None if its type, or the type of its item, is unknown."""
     try:
         return json.decode(raw, _events)
     except msgspec.ValidationError:
@@ -128,7 +128,7 @@ def read_server_event(raw: bytes) -> AnyServerEvent | None:
 
 
 def _mended(value: Any, kind: inspect.Type, name: str) -> Any:
-    """A value, JSON, that has the type; _UNKNOWN where there is none for it."""
+    """A JSON value of the given type; _UNKNOWN if there is none."""
     match kind:
         case inspect.UnionType():
             return _one_of(value, kind, name)

@@ -1,7 +1,7 @@
 """Turns a msgspec.ValidationError into the wire's error: message, code and param.
 
-The decoder names the place of the first mistake (`$.session.audio.output.speed`); that place is
-the error's `param`. Where it allows only a few values, the message lists them.
+The decoder names the path of the first mistake (`$.session.audio.output.speed`), which becomes the
+error's `param`. If only a few values are allowed, the message lists them.
 """
 
 import re
@@ -14,13 +14,13 @@ from msgspec import inspect
 
 from vivavoce.errors import InvalidRequest
 
-MAX_QUOTED = 100  # characters of what a client sent that a message repeats
+MAX_QUOTED = 100  # of the client's text that a message quotes
 NO_MCP = (
     "This server does not run MCP tools: define function tools and run them in the client "
     "instead (type 'function')."
 )
 
-# A name that a client invents may hold anything, so the path is read from the very end.
+# Keys that a client invents may contain anything, so the path is matched at the very end.
 _AT = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[\w.\[\]]*)`$")
 _MISSING = re.compile(r"^Object missing required field `(?P<field>\w+)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
@@ -43,10 +43,10 @@ _WORDS = {
 
 
 def reason_and_path(complaint: str) -> tuple[str, str]:
-    """Split what msgspec.ValidationError says into the reason and the path of the value.
+    """Split the message of a msgspec.ValidationError into the reason and the path of the value.
 
-    The path is as in `session.tools[0].name`; "" is the decoded value itself, or a place inside a
-    dict whose keys are not known (`$[...]`).
+    The path is like `session.tools[0].name`; "" is the decoded value itself, or a place inside a
+    dict with unknown keys (`$[...]`).
     """
     at = _AT.search(complaint)
     if at is None:
@@ -63,11 +63,11 @@ def refusal(
     prefix: str = "",
     what: str = "event",
 ) -> InvalidRequest:
-    """The error for a complaint about a value of `schema`, a struct or a union of structs.
+    """The error for a ValidationError about a value of `schema`, a struct or a union of structs.
 
-    `kind` is the value's `type` as it came: a complaint about it does not always quote it.
-    `prefix` is where the value stands in what the client sent, such as "messages[0]"; `what` is the
-    name of the whole.
+    `kind`: the value's `type` as received, which the message does not always quote. `prefix`: the
+    path of the value in the client's input, such as "messages[0]". `what`: the name of the whole
+    input.
     """
     reason, path = reason_and_path(complaint)
     if path == "type" and not isinstance(kind, str):
@@ -77,7 +77,7 @@ def refusal(
 
 
 def null_place(complaint: str) -> tuple[str, ...] | None:
-    """The keys that lead to a null where none may stand; "[]" for each member of a list or dict."""
+    """The keys that lead to a null that is not allowed; "[]" for each member of a list or dict."""
     at = _AT.search(complaint)
     if at is None or not complaint.endswith("got `null`" + at[0]):
         return None
@@ -96,7 +96,7 @@ def _joined(*steps: str) -> str:
 def _explained(
     reason: str, path: str, schema: Any, prefix: str, what: str
 ) -> tuple[str, str, str | None]:
-    """The message, the code and the param of a complaint."""
+    """The message, the code and the param of an error."""
     place = _joined(prefix, path)
     if found := _MISSING.match(reason):
         param = _joined(place, found["field"])

@@ -1,7 +1,8 @@
 """What a wire protocol is: the translation between a connection's frames and GA Realtime events.
 
-A new protocol implements WireProtocol and is entered in a table of the server
-(vivavoce.transports.protocols); neither the transports nor the session know which one is spoken.
+A new protocol implements WireProtocol and gets an entry in a table of the server
+(vivavoce.transports.protocols); neither the transports nor the session know which protocol is in
+use.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,7 @@ class Reply:
 
     frames: tuple[Frame, ...]
     log: str = ""
-    """What the server's log says about the client."""
+    """A line for the server's log about the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class CloseRequest:
 
 @dataclass(frozen=True, slots=True)
 class ConnectRequest:
-    """The request that opens a connection, as far as a protocol may look at it."""
+    """The request that opens a connection, with what protocols may read of it."""
 
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
@@ -59,31 +60,31 @@ class Opening:
 
     kind: Kind = "realtime"
     model: str = ""
-    """As the client names it; "" is the default."""
+    """The name that the client gives; "": the default."""
     transcription_model: str = ""
     speech_model: str = ""
     voice: str = ""
     language: str = ""
-    """That is spoken; with it or a transcription model, transcripts are sent."""
+    """The language that is spoken; with it or a transcription model, transcripts are sent."""
     segment: str = ""
-    """Of the user, as the application names it: rules for voices look at it."""
+    """The user's language or region, as the application names it, for the rules for voices."""
     patch: SessionPatch | None = None
-    """Settings that a short-lived key carries. They overrule the client's."""
+    """Settings from a short-lived key. They take precedence over the client's."""
     who: str = ""
-    """The name of the key that opened the session; "" where no key is needed."""
+    """The name of the key that opened the session; "" if no key is needed."""
     key: Secret = Secret()
-    """The key that the first frames hold, where clients cannot send it in the request."""
+    """The key from the first frames, if clients cannot send it in the request."""
     transport: str = ""
-    """How the client is connected, for operators; so the following."""
+    """The transport, shown to operators; the following as well."""
     client: str = ""
-    """Its address."""
+    """The client's address."""
 
 
 Decoded: TypeAlias = AnyClientEvent | Reply | CloseRequest | Opening
 
 
 class Refusal(NamedTuple):
-    """How a connection is turned away: frames, then the close."""
+    """How a connection is refused: frames, then the close."""
 
     frames: tuple[Frame, ...]
     code: int
@@ -95,26 +96,27 @@ class WireProtocol(Protocol):
 
     @property
     def subprotocols(self) -> tuple[str, ...]:
-        """The WebSocket subprotocols that are accepted; the client's first one of them is used."""
+        """The accepted WebSocket subprotocols; the client's first one of them is used."""
         ...
 
     @property
     def server_plays(self) -> bool:
         """Whether the server sends speech in real time, frame by frame (see encode_audio).
 
-        Otherwise it is sent as fast as it is made, in response.output_audio.delta events.
+        Otherwise it is sent as soon as it is generated, in response.output_audio.delta events.
         """
         ...
 
     @property
     def is_ga(self) -> bool:
-        """Whether a frame is exactly one GA event in JSON, so that it may be passed on as it is."""
+        """Whether a frame is exactly one GA event in JSON, so that it can be passed on
+        unchanged."""
         ...
 
     def opening(self, request: ConnectRequest) -> Opening | None:
         """The session that the request asks for.
 
-        None: the first frames say it. Then decode() returns the Opening before any event.
+        None: the first frames do. Then decode() returns the Opening before any event.
         """
         ...
 
@@ -134,25 +136,25 @@ class WireProtocol(Protocol):
         ...
 
     def refuse(self, error: VoiceError) -> Refusal:
-        """Frames and close code that tell a connected client why no session is opened."""
+        """Frames and a close code that tell a connected client why no session is opened."""
         ...
 
 
 @runtime_checkable
 class ExpectsSound(Protocol):
-    """A wire protocol whose clients usually send sound: one that sends none gets a note."""
+    """A wire protocol whose clients usually send audio: a client that sends none gets a note."""
 
     def silence_note(self) -> Reply | None:
-        """The note, some seconds after the connection was made; None: sound has come."""
+        """The note, some seconds after the connection was made; None: audio has arrived."""
         ...
 
 
 @runtime_checkable
 class CallProtocol(Protocol):
-    """A wire protocol that has more to send on the data channel of a call than events."""
+    """A wire protocol that sends more than events on the data channel of a call."""
 
     def played(self, samples: int) -> Iterable[Frame]:
-        """Frames about speech, so many samples of which go out on the track now."""
+        """Frames about speech of which so many samples go out on the track now."""
         ...
 
     def ended(self) -> Iterable[Frame]:
@@ -162,7 +164,7 @@ class CallProtocol(Protocol):
 
 @runtime_checkable
 class CarriesKey(Protocol):
-    """A wire protocol whose key stands in its first frames: it is checked after them."""
+    """A wire protocol whose first frames contain the key, which is checked after them."""
 
     key_in_frames: bool
 
@@ -171,7 +173,7 @@ class CarriesKey(Protocol):
 class ShowsText(Protocol):
     """A wire protocol that shows the text of an answer as it is generated.
 
-    The events of GA tie the transcript of a spoken answer to its sound, which comes later.
+    GA events tie the transcript of a spoken answer to its audio, which comes later.
     """
 
     def generated_text(self, response_id: str, text: str) -> Iterable[Frame]:

@@ -1,7 +1,7 @@
-"""Whole text frames of a WebSocket (RFC 6455, 5.2), given out before a reader makes messages.
+"""Passes on whole text frames of a WebSocket (RFC 6455, 5.2) before a reader makes messages.
 
-A message costs a queue and a turn of the task that reads it. A frame that can be passed on as it is
-needs neither.
+A message costs a queue and a wake-up of the task that reads it. A frame that can be passed on
+unchanged needs neither.
 """
 
 import struct
@@ -9,27 +9,27 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 MAX_PASSED_AT_ONCE = 64
-"""Frames of one read; others may run after that."""
+"""The most frames of one read; then other tasks may run."""
 MAX_JOINED_BYTES = 1 << 16
-"""A longer frame is given to the reader in the pieces in which it comes."""
+"""Longer frames are given to the reader in the pieces in which they arrive."""
 TEXT, BINARY = 1, 2
-"""Opcodes."""
+"""The opcode of a frame."""
 _TEXT = 0x81  # final, of no extension
 _MASKED = 0x80
-_MEDIUM = bytes((_TEXT, 126))  # the head of a frame of 126 to 65,535 bytes
+_MEDIUM = bytes((_TEXT, 126))  # begins a frame of 126 to 65,535 bytes
 _MEDIUM_MASKED = bytes((_TEXT, 126 | _MASKED))
 _pack_medium = struct.Struct("!BBH").pack
 _pack_long = struct.Struct("!BBQ").pack
 
 Pass: TypeAlias = Callable[[bytes], bool]
-"""Gets the text of a message. False: nothing was done with it."""
+"""Gets the text of a message. False: it was not used."""
 
 
 class MessageReader(Protocol):
     """aiohttp's WebSocketReader: makes messages, and queues them for the task that reads."""
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Bytes of the connection. Returns whether it has failed, and what is left over."""
+        """Bytes of the connection. Returns whether it has failed, and the bytes that are left."""
         ...
 
     def feed_eof(self) -> None:
@@ -38,13 +38,24 @@ class MessageReader(Protocol):
 
 
 class PassingReader:
-    """Takes the place of a reader, and gives it whole frames: all but those that pass.
+    """Takes the place of a reader, and gives it all whole frames except those that are passed on.
 
-    No frame passes while one that came before it is still to be taken: set `idle` while the task
-    that reads the messages waits for one.
+    No frame is passed on while an earlier message waits to be read: set `idle` while the task that
+    reads the messages waits for one.
     """
 
-    __slots__ = ("_begin", "_head", "_left", "_reader", "_rest", "_unmask", "idle", "passes")
+    __slots__ = (
+        "_begin",
+        "_head",
+        "_left",
+        "_medium",
+        "_reader",
+        "_rest",
+        "_size",
+        "_unmask",
+        "idle",
+        "passes",
+    )
 
     def __init__(
         self, reader: MessageReader, unmask: Callable[[bytes, bytearray], None] | None = None
@@ -52,34 +63,39 @@ class PassingReader:
         """unmask: XORs data in place with the four bytes of a mask; None: no frame is masked."""
         self._reader = reader
         self._unmask = unmask
-        self._head = _MEDIUM if unmask is None else _MEDIUM_MASKED
+        self._medium = _MEDIUM if unmask is None else _MEDIUM_MASKED
+        self._head, self._size = b"", 0  # of the last frame that was taken
         self._begin = 4 if unmask is None else 8  # of the payload of such a frame
         self._rest = b""  # the beginning of a frame
-        self._left = 0  # bytes of a long frame that are missing
+        self._left = 0  # bytes of a long frame that have not arrived
         self.idle = False
         self.passes: Pass | None = None
-        """Is given each text, in order; None: no frame passes."""
+        """Called with each text, in order; None: no frame is passed on."""
 
     def take(self, data: bytes) -> bool:
-        """Whether these bytes are just one text frame of medium length, and it has passed.
+        """Whether these bytes are exactly one text frame of medium length, and it was passed on.
 
-        Most reads are such; this is a shorter way. False: nothing was done; feed_data() has to be
-        given them.
+        A shorter way for most reads. False: nothing was done; feed_data() must get the bytes.
         """
-        passes, begin = self.passes, self._begin
-        if passes is None or not self.idle or self._rest or self._left or len(data) < begin:
+        passes = self.passes
+        if passes is None or not self.idle or self._rest or self._left:
             return False
-        if data[:2] != self._head or (data[2] << 8 | data[3]) + begin != len(data):
-            return False
-        if self._unmask is None:
-            return passes(data[begin:])
-        text = bytearray(data[begin:])
-        self._unmask(data[4:8], text)
+        if data[:4] != self._head or len(data) != self._size:
+            size, begin = len(data), self._begin
+            if data[:2] != self._medium or size < begin:
+                return False
+            if (data[2] << 8 | data[3]) + begin != size:
+                return False
+            self._head, self._size = data[:4], size
+        if (unmask := self._unmask) is None:
+            return passes(data[4:])
+        text = bytearray(data[8:])
+        unmask(data[4:8], text)
         return passes(bytes(text))
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Bytes of the connection; returns what the reader returns."""
-        if self._unmask is None and self.take(data):  # of a client they were taken before
+        if self._unmask is None and self.take(data):  # of a client, they were taken before
             return False, b""
         if self._left:
             piece = data[: self._left]
@@ -101,7 +117,7 @@ class PassingReader:
         self._reader.feed_eof()
 
     def _pass(self, data: bytes) -> int:
-        """Pass frames on; return where the first begins that does not pass."""
+        """Pass frames on; return the start of the first one that is not."""
         at, size, unmask = 0, len(data), self._unmask
         for _ in range(MAX_PASSED_AT_ONCE):
             start, end = _payload(data, at)
@@ -120,7 +136,7 @@ class PassingReader:
         return at
 
     def _end_of_frames(self, data: bytes, at: int) -> int:
-        """Where the bytes end that the reader gets now; the beginning of a frame is kept."""
+        """The end of the bytes for the reader; the beginning of an incomplete frame is kept."""
         size = len(data)
         while at < size:
             start, end = _payload(data, at)
@@ -136,7 +152,7 @@ class PassingReader:
 
 
 def frame_head(opcode: int, size: int, *, masked: bool) -> bytes:
-    """The head of a final frame with a payload of so many bytes, up to its mask."""
+    """The header of a final frame with a payload of so many bytes, up to its mask."""
     bit = _MASKED if masked else 0
     if size < 126:
         return bytes((0x80 | opcode, size | bit))
@@ -146,7 +162,7 @@ def frame_head(opcode: int, size: int, *, masked: bool) -> bytes:
 
 
 def _payload(data: bytes, at: int) -> tuple[int, int]:
-    """Where the payload of a frame begins and ends; (0, 0): its header has not all come."""
+    """The start and end of the payload of a frame; (0, 0): its header is incomplete."""
     size = len(data) - at
     if size < 2:
         return 0, 0

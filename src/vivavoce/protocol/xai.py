@@ -1,8 +1,8 @@
-"""xAI's Realtime protocol, where it differs from OpenAI's GA, translated to that.
+"""Translates between xAI's Realtime protocol and OpenAI's GA protocol.
 
-What differs, by LiteLLM's notes on it: `ping` events, `usage: {}`, `role` on function calls, places
-and parts that are missing, and an answer to every turn, whatever `create_response` says. One
-translation belongs to one connection.
+The differences, according to LiteLLM's notes: `ping` events, `usage: {}`, `role` on function calls,
+missing places and parts, and an answer to every turn, whatever `create_response` says. One
+translator belongs to one connection.
 """
 
 from typing import Any
@@ -15,9 +15,9 @@ _encode = msgspec.json.Encoder().encode
 _IN_PARTS = ("response.content_part.", "response.output_text.", "response.output_audio")
 _IN_ITEMS = ("response.output_item.", "response.function_call_arguments.")
 _OWN_ID = "vivavoce_unwanted"
-"""Of the events that are sent to the server here; errors that name it are not the client's."""
+"""The event_id of events that are added here: errors with that id are not the client's."""
 MAX_HIDDEN = 32
-"""Responses that nobody asked for, and their items, of which late events may come."""
+"""Responses that nobody requested, and their items; late events of them may follow."""
 
 
 class XaiTranslation:
@@ -25,7 +25,7 @@ class XaiTranslation:
 
     def __init__(self) -> None:
         self._creates_responses = True
-        self._requested = 0  # response.create events that no response came of yet
+        self._requested = 0  # response.create events without a response so far
         self._parts: dict[str, dict[str, Any]] = {}  # the open content part, by item
         self._hidden: list[str] = []
 
@@ -42,7 +42,7 @@ class XaiTranslation:
             self._creates_responses = vad.get("create_response") is not False
 
     def received(self, raw: bytes) -> tuple[bytes | None, bytes | None]:
-        """The frame in GA, None where GA has no such event; and what to send to the server."""
+        """The frame in GA, None if GA has no such event; and the frames to send to the server."""
         try:
             event: Any = json.decode(raw)
         except (msgspec.DecodeError, RecursionError, UnicodeError):
@@ -61,7 +61,7 @@ class XaiTranslation:
         return (_encode(event) if self._mend(event, kind) else raw), None
 
     def _is_unwanted(self, event: dict[str, Any]) -> bool:
-        """Whether a response answers a turn that the client wants unanswered."""
+        """Whether a response answers a turn for which the client wants no response."""
         if self._requested:
             self._requested -= 1
             return False
@@ -84,7 +84,7 @@ class XaiTranslation:
         return (event.get("item_id") or _id_of(event, "item")) in self._hidden
 
     def _mend(self, event: dict[str, Any], kind: str) -> bool:
-        """Add what is missing; whether something was."""
+        """Add what is missing. Returns whether anything was."""
         changed = False
         names = ("output_index", "content_index") if kind.startswith(_IN_PARTS) else ()
         for name in ("output_index",) if kind.startswith(_IN_ITEMS) else names:
@@ -101,7 +101,7 @@ class XaiTranslation:
         return self._mend_part(event, kind) or changed
 
     def _mend_part(self, event: dict[str, Any], kind: str) -> bool:
-        """The part that ended, from what was said of it."""
+        """The part that ended, from earlier events about it."""
         item_id, part = str(event.get("item_id")), event.get("part")
         match kind:
             case "response.content_part.added" if isinstance(part, dict):

@@ -150,8 +150,8 @@ class ReplayedSession:
         """Whether a frame passes now as it did."""
         frame = text_frame(entry.frame)
         if entry.passed == "input":
-            return self.session.pass_input(frame, entry.at)
-        return self.session.pass_output(frame, entry.at)
+            return self.session.pass_input(frame, entry.at) is not None
+        return self.session.pass_output(frame, entry.at) is not None
 
     def _models(self) -> AvailableModels:
         header = self._header

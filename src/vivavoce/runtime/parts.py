@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.server import AnyServerEvent, SessionCreated
 from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import Effect
@@ -95,7 +96,7 @@ class CallObserver(Observer, Protocol):
         """The brain was replaced; on() follows, without a fact."""
         ...
 
-    def passed(self, frame: bytes, now: float, *, output: bool) -> None:
+    def passed(self, frame: bytes, audio: PassedAudio, now: float, *, output: bool) -> None:
         """The session has let a frame pass undecoded: see Session.pass_input() and
         pass_output()."""
         ...

@@ -190,11 +190,11 @@ class CascadePerformer:
         match effect:
             case RunVad(at=at, audio=audio):
                 self._run_vad(at, audio)
-            case StartTranscription():
-                self._start_transcription(effect)
             case FeedAudio(key=key, audio=audio):
                 if feed := self._feeds.get(key):
                     feed.feed(audio)
+            case StartTranscription():
+                self._start_transcription(effect)
             case EndAudio():
                 self._end_audio(effect)
             case CancelTranscription(key=key):

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,6 +23,7 @@ from msgspec import UNSET, UnsetType
 from vivavoce.errors import InvalidRequest, StoreError
 from vivavoce.protocol.server import Resume, SessionCreated
 from vivavoce.runtime.places import Locations
+from vivavoce.runtime.resume_request import ResumeRequest, resume_request
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.tasks import Signal
 from vivavoce.secret import Secret
@@ -40,13 +40,14 @@ MAX_SAVES_AT_ONCE = 64
 MAX_UNSAVED = 10_000
 """Conversations that are waiting for a store that cannot be reached; the oldest are dropped."""
 RETRY_S = 1.0
+RENEWALS = 3
+"""How often an open conversation that does not change is stored in the time that it is kept."""
+MIN_RENEW_S = 1.0
 CLAIM_TIMEOUT_S = 3.0
 END_TIMEOUT_S = 2.0
 """For the end of a session whose conversation another client of this process takes over."""
 CLOSE_TIMEOUT_S = 5.0
 """The time at shutdown for checkpoints that are not stored yet."""
-_TOKEN = re.compile(r"^[A-Za-z0-9_.~-]{24,200}$")
-_MS = re.compile(r"^[0-9]{1,9}$")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -62,7 +63,8 @@ class ResumeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a session continues without its client after the connection was lost; 0: it ends at
     once."""
     keep_seconds: Seconds = 600.0
-    """How long the words of a conversation are stored after its last change."""
+    """How long the words of a conversation are stored after the end of its session, or after its
+    process was lost."""
     finish_answers: bool = True
     """Whether an answer that was cut off with the connection is finished when the client comes
     back."""
@@ -72,44 +74,6 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation in the store."""
 
     checkpoint: Checkpoint
-
-
-class ResumeRequest(msgspec.Struct, frozen=True):
-    """What a client that comes back says about its conversation, in the query."""
-
-    token: str
-    session_id: str
-    last_event_id: str
-    """The id of the event that it received last."""
-    heard: tuple[str, int] | None
-    """The id of an answer, and how many milliseconds of it the client has played."""
-    items: bool
-    """Whether the items are sent to the client."""
-    finish: bool | None
-    """Whether an answer that was cut off is finished; None: the server's setting decides."""
-
-
-def resume_request(query: Mapping[str, str]) -> ResumeRequest:
-    """Raises InvalidRequest."""
-    token, item, ms = (query.get(name, "") for name in ("resume_token", "heard_item", "heard_ms"))
-    if token and not _TOKEN.match(token):
-        raise InvalidRequest(
-            "Invalid 'resume_token': expected 24 to 200 letters, digits, '-', '_', '.' or '~'.",
-            param="resume_token",
-        )
-    if ms and not _MS.match(ms):
-        raise InvalidRequest(
-            "Invalid 'heard_ms': expected a whole number of milliseconds.", param="heard_ms"
-        )
-    finish = query.get("finish", "")
-    return ResumeRequest(
-        token,
-        query.get("session_id", ""),
-        query.get("last_event_id", ""),
-        (item, int(ms)) if item and ms else None,
-        query.get("items", "") not in ("", "0", "false"),
-        finish not in ("0", "false") if finish else None,
-    )
 
 
 @dataclass(eq=False, slots=True)
@@ -127,6 +91,8 @@ class Ticket:
     """The runner of the session, while it is open."""
     superseded: bool = False
     """Whether another client has taken over the conversation."""
+    kept_at: float | None = None
+    """When a checkpoint was made last, in seconds of the loop; None: nothing is stored yet."""
 
     @property
     def ends_another(self) -> bool:
@@ -145,6 +111,16 @@ class Ticket:
 
     async def wait_kept(self) -> None:
         await self.service.wait_kept(self)
+
+    async def confirm(self) -> None:
+        """End the session if another process has claimed its conversation meanwhile.
+
+        That shows when a checkpoint is stored; if the store cannot be reached, return after
+        CLAIM_TIMEOUT_S.
+        """
+        if self.runner is not None:
+            self.keep(self.runner.checkpoint())
+            await self.wait_kept()
 
 
 class Resumption:
@@ -181,13 +157,18 @@ class Resumption:
         self._failing = False
         self._ending = False
         self._writing: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._writing = asyncio.create_task(self._write())
+        self._renewing = asyncio.create_task(self._renew())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         assert self._writing
+        assert self._renewing
+        self._renewing.cancel()
+        await asyncio.wait((self._renewing,))
         self._ending = True
         self._more.set()
         await asyncio.wait((self._writing,), timeout=CLOSE_TIMEOUT_S)
@@ -220,21 +201,21 @@ class Resumption:
         return Ticket(self, request, _key(who, token), token)
 
     def served(self, key: str) -> Ticket | None:
-        """The ticket of a conversation that this process serves."""
+        """The ticket of a conversation that this process serves, as far as it knows."""
         ticket = self._served.get(key)
         return None if ticket is None or ticket.superseded else ticket
 
-    async def check_served(self, ticket: Ticket) -> None:
-        """End the session of a conversation here if another process has claimed it meanwhile.
+    async def still_served(self, key: str) -> Ticket | None:
+        """As served(), after the store was asked whether another process has claimed it meanwhile.
 
-        That shows when a checkpoint is stored, because the store takes none of an older claim.
-        While the store cannot be reached, this process is assumed to have the only claim.
+        If one has, the session here ends: the store takes no checkpoint of an older claim. While
+        the store cannot be reached, this process is assumed to have the only claim.
         """
-        served = self.served(ticket.key)
-        if served is None or served.runner is None:
-            return
-        self.keep(served, served.runner.checkpoint())
-        await self._wait_while(lambda: not self._failing and self._is_due(served))
+        served = self.served(key)
+        if served is not None and served.runner is not None:
+            self.keep(served, served.runner.checkpoint())
+            await self._wait_while(lambda: not self._failing and self._is_due(served))
+        return self.served(key)
 
     async def load(self, ticket: Ticket) -> None:
         """Find the conversation of a ticket, and claim it: begin() must follow without a wait.
@@ -247,8 +228,7 @@ class Resumption:
             return
         alone = self._loading.setdefault(ticket.key, asyncio.Lock())
         async with alone:
-            await self.check_served(ticket)
-            here = self.served(ticket.key)
+            here = await self.still_served(ticket.key)
             if here is not None and here.runner is not None:
                 _check_named(ticket, here.runner.settings.id)
                 found: Checkpoint | None = await self._take_served(ticket, here.runner, here)
@@ -281,6 +261,8 @@ class Resumption:
         if (other := self._served.get(ticket.key)) is not None:
             supersede(other)
         ticket.runner = runner
+        if ticket.checkpoint is not None:
+            ticket.kept_at = self._now
         self._served[ticket.key] = ticket
 
     def end(self, ticket: Ticket) -> None:
@@ -304,6 +286,7 @@ class Resumption:
         """Store a checkpoint as soon as the store takes it. Never waits."""
         if ticket.superseded:
             return
+        ticket.kept_at = self._now
         self._unsaved[ticket.key] = (ticket, checkpoint)
         if len(self._unsaved) > MAX_UNSAVED:
             del self._unsaved[next(iter(self._unsaved))]
@@ -387,6 +370,21 @@ class Resumption:
             log.warning("a conversation cannot be claimed: %s", exc or "the store is too slow")
             ticket.epoch = max(ticket.epoch, int(self._wall_clock()))
             return None
+
+    @property
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _renew(self) -> None:
+        """Store open conversations that have not changed for a while, so that they stay stored."""
+        every_s = max(MIN_RENEW_S, self.settings.keep_seconds / RENEWALS)
+        while True:
+            await asyncio.sleep(every_s)
+            for ticket in tuple(self._served.values()):
+                is_old = ticket.kept_at is not None and self._now >= ticket.kept_at + every_s
+                if is_old and ticket.runner is not None:
+                    self.keep(ticket, ticket.runner.checkpoint())
+                    await asyncio.sleep(0)  # making a long one takes a while
 
     async def _write(self) -> None:
         while not self._ending:

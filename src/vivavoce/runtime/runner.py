@@ -159,10 +159,10 @@ class Runner:
                 self.post(Received(event))
                 return True
             now = self._clock()
-            if not self._session.pass_input(frame, now):
+            if (audio := self._session.pass_input(frame, now)) is None:
                 return False
             if self._recorder is not None:
-                self._recorder.passed(frame, now, output=False)
+                self._recorder.passed(frame, audio, now, output=False)
             performer.pass_input(frame)
             self._forwarded += 1
             if not self._forwarded % MEASURED_FRAMES:
@@ -177,10 +177,12 @@ class Runner:
             return False
         try:
             peer, now = self._peer, self._clock()
-            if not (peer.is_writable and self._session.pass_output(frame, now)):
+            if not peer.is_writable:
+                return False
+            if (audio := self._session.pass_output(frame, now)) is None:
                 return False
             if self._recorder is not None:
-                self._recorder.passed(frame, now, output=True)
+                self._recorder.passed(frame, audio, now, output=True)
             peer.send_raw(frame)
             self._forwarded += 1
             if not self._forwarded % MEASURED_FRAMES:
@@ -287,7 +289,8 @@ class Runner:
 
     def progressed(self) -> None:
         """Some queued input was taken."""
-        self._progress.set()
+        if not self._progress.is_set:
+            self._progress.set()
 
     def writable(self) -> Awaitable[None]:
         """Wait until the client has taken most of what was sent."""
@@ -352,8 +355,10 @@ class Runner:
                 for observer in observers:
                     observer.on(fact, effects, now)
                 for effect in effects:
-                    if type(effect) is Send:  # by far the most frequent
+                    if type(effect) is Send:  # by far the most frequent, and then the audio
                         self._peer.send(effect.event)
+                    elif self._performer and (type(effect) is FeedAudio or type(effect) is RunVad):
+                        self._performer.perform(effect, now)
                     else:
                         self._perform(effect, now)
             if steady:  # the timer fires early enough
@@ -388,9 +393,6 @@ class Runner:
 
     def _perform(self, effect: Effect, now: float) -> None:
         match effect:
-            # first, because they are the most frequent
-            case RunVad() | FeedAudio() if self._performer:
-                self._performer.perform(effect, now)
             case Send(event=event):
                 self._peer.send(event)
             case SendRaw(data=data):

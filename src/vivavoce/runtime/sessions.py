@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias
@@ -44,7 +44,7 @@ from vivavoce.session.usage import Costs
 
 log = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT_S = 5.0  # for sessions that are told to end
+CLOSE_TIMEOUT_S = 5.0  # between the request to end and the end of a session
 MakeObserver = Callable[[SessionObject, str], Observer]
 """Makes an observer for a session and the name of the key that opened it."""
 
@@ -66,6 +66,9 @@ class Meter(Observer, Costs, Protocol):
     epoch: int
     """1 for a new session; it grows each time the session is resumed, which is booked
     separately."""
+    confirm_claim: Callable[[], Awaitable[None]] | None
+    """Ends the session here if another process has taken its conversation over; called before it
+    is ended because a budget is spent. None: no other process can."""
 
     async def enter(self) -> None:
         """Called before the session begins. Raises QuotaExceeded, Unauthorized and StoreError."""
@@ -152,11 +155,18 @@ class _OpenSession:
     """What is connected to the runner of a session, and released at its end."""
 
     context: Counted[ServerContext]
+    live: LiveSession
     meter: Meter | None
     moderator: Moderator | None
     ticket: Ticket | None
 
+    def observers(self, *others: Observer) -> list[Observer]:
+        """All observers of the session, in the order in which they are called."""
+        optional = (self.moderator, self.meter)
+        return [self.live, *others, *(one for one in optional if one is not None)]
+
     def begin(self, runner: Runner) -> None:
+        self.live.runner = runner
         if self.ticket:
             self.ticket.service.begin(self.ticket, runner)
         if measurements := self.context.value.measurements:
@@ -165,6 +175,7 @@ class _OpenSession:
             self.meter.post = runner.post
             ticket = self.ticket
             self.meter.epoch = ticket.epoch if ticket and ticket.checkpoint else 1
+            self.meter.confirm_claim = ticket.confirm if ticket else None
         if self.moderator:
             self.moderator.post = runner.post
 
@@ -292,7 +303,7 @@ class Sessions:
         recorded. The caller runs the session with serve().
         """
         self.check_room()
-        salt = self.new_id(6)
+        salt, context = self.new_id(6), self.context
         checkpoint = ticket.checkpoint if ticket else None
         if checkpoint:
             opening = _opening_again(opening, checkpoint.session)
@@ -300,18 +311,19 @@ class Sessions:
         else:
             settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
-        context = self.context
         drivers = Drivers(context, opening.who, self._load, offer)
         driver = drivers.first(_asked_model(opening))
-        meter = context.meter(settings, opening.who) if context.meter else None
-        moderator = self._moderator(opening, settings.id)
-        live = LiveSession(opening, self.live)
-        seen_by = [live, *(make(settings, opening.who) for make in context.observers), *observers]
-        if moderator:
-            seen_by.append(moderator)
+        opened = _OpenSession(
+            self._context,
+            LiveSession(opening, self.live),
+            context.meter(settings, opening.who) if context.meter else None,
+            self._moderator(opening, settings.id),
+            ticket,
+        )
+        made = [make(settings, opening.who) for make in context.observers]
         start = SessionStart(
             settings,
-            replace(self._offer(opening), costs=meter),
+            replace(self._offer(opening), costs=opened.meter),
             context.limits if offer is None else context.limits.without_announcements,
             salt=salt,
             now=asyncio.get_running_loop().time(),
@@ -326,18 +338,19 @@ class Sessions:
             driver.performer,
             player=player,
             fallbacks=drivers,
-            observers=[*seen_by, meter] if meter else seen_by,
+            observers=opened.observers(*made, *observers),
             keeper=ticket,
             recorder=recorder,
         )
-        opened = _OpenSession(self._context, meter, moderator, ticket)
+        self._add(runner, opened)
+        return runner
+
+    def _add(self, runner: Runner, opened: _OpenSession) -> None:
         opened.begin(runner)
-        live.runner = runner
-        self.live.add(settings.id, live)
+        self.live.add(runner.settings.id, opened.live)
         self._context.take()
         self._runners[runner] = opened
         self._empty.clear()
-        return runner
 
     async def serve(self, runner: Runner) -> None:
         """Run a session to its end. It is refused if its owner may not begin one."""

@@ -65,7 +65,7 @@ class Synthesis:
                     samples += len(piece.audio) // 2
                     yield piece
 
-    async def clause(self, text: str, start: int = 0) -> AsyncGenerator[SpokenPiece]:
+    def clause(self, text: str, start: int = 0) -> AsyncGenerator[SpokenPiece]:
         """The speech of one clause, which begins at sample `start` of the answer.
 
         Markdown and emoji are not spoken, and written forms are read as a person would read them.
@@ -77,9 +77,7 @@ class Synthesis:
         timing, plain = WordTiming(text, start=start, speed=self.speed), spoken_text(text)
         spoken = spoken_forms(plain, spoken_language(plain, self.language or self._voice_language))
         if not says_something(plain):
-            yield SpokenPiece(b"", tuple(timing.rest(0)), last=True)
-            await asyncio.sleep(0)
-            return
+            return _unspoken(timing)
         how = self._how(spoken.text)
 
         def attempt() -> AsyncGenerator[Speech]:
@@ -87,9 +85,7 @@ class Synthesis:
             speech = self.tts.synthesize(spoken.text, **how)
             return _with_original_marks(speech, spoken) if spoken.spans else speech
 
-        async with aclosing(self._attempts(attempt, timing)) as pieces:
-            async for piece in pieces:
-                yield piece
+        return self._attempts(attempt, timing)
 
     async def stream(self, texts: AsyncIterator[str]) -> AsyncGenerator[SpokenPiece]:
         """The speech of a text that is still being generated, as in clause().
@@ -202,6 +198,12 @@ class _Cutter:
         self._made += len(audio) // 2
         words += self._timing.estimated(self._made)
         return SpokenPiece(audio[2 * skip :] if skip > 0 else audio, tuple(words))
+
+
+async def _unspoken(timing: WordTiming) -> AsyncGenerator[SpokenPiece]:
+    """The words of a clause that has no sound."""
+    yield SpokenPiece(b"", tuple(timing.rest(0)), last=True)
+    await asyncio.sleep(0)
 
 
 async def _with_original_marks(

@@ -46,8 +46,8 @@ class ToolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     background: bool = False
     """Whether the conversation continues while it runs.
 
-    The model is told at once that it is running; the result is given in an answer of its own, as
-    soon as nobody speaks.
+    The model gets CALL_RUNS as a provisional result. When the function returns, the model is asked
+    for another answer, with the real result, as soon as nobody speaks.
     """
 
     def __post_init__(self) -> None:

@@ -57,7 +57,7 @@ class RunOptions:
     junit: Path | None = None
     """A file for the report as JUnit XML."""
     html: Path | None = None
-    """A file for the report as a page with sound and waterfalls."""
+    """A file for the report as a page with audio and waterfalls."""
 
 
 def run_scenarios(

@@ -37,7 +37,7 @@ class BenchOptions:
     api_key: Annotated[Secret, Parameter(env_var="OPENAI_API_KEY", show_env_var=False)] = Secret()
     """The API key, if the server wants one; by default the one in OPENAI_API_KEY."""
     speech: Path | None = None
-    """A sound file with one spoken sentence; by default the embedded voice speaks one."""
+    """An audio file with one spoken sentence; by default the embedded voice speaks one."""
     written: Annotated[bool, Parameter(negative="")] = False
     """Write the turns in place of speaking them."""
     max_sessions: int = 64

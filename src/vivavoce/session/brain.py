@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 
 from msgspec import UNSET, UnsetType
 
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.client import (
     InputAudioAppend,
     InputAudioClear,
@@ -148,9 +149,9 @@ class Brain(Protocol):
         needs."""
         ...
 
-    def pass_input(self, frame: bytes, now: float) -> bool:
-        """Whether a frame of a GA client is audio that no rule touches, so that it can go upstream
-        as it is. True also counts it. False changes nothing: the caller decodes the frame."""
+    def pass_input(self, frame: bytes, now: float) -> PassedAudio | None:
+        """The audio of a frame of a GA client that no rule touches, so that it can go upstream as
+        it is; it is counted. None changes nothing: the caller decodes the frame."""
         ...
 
     def append_of(self, frame: bytes) -> InputAudioAppend | None:
@@ -160,7 +161,7 @@ class Brain(Protocol):
         """
         ...
 
-    def pass_output(self, frame: bytes, now: float) -> bool:
+    def pass_output(self, frame: bytes, now: float) -> PassedAudio | None:
         """The same for a frame of the upstream server that goes to the client."""
         ...
 

@@ -22,7 +22,7 @@ from vivavoce.protocol.server import (
 from vivavoce.session.facts import AccessEnded, FaultKind, TranscriptionKey
 
 CALL_RUNS = '{"status":"running","note":"The result comes later, by itself."}'
-"""What a model is told at once about a function that runs in the background."""
+"""The provisional result of a function that runs in the background."""
 TOO_MANY_CALLS = '{"error":"too many functions run in the background"}'
 
 

@@ -287,7 +287,7 @@ class AccessEnded(Struct, frozen=True):
     """The owner of the session may use nothing more, because a budget is spent or a key revoked."""
 
     code: str
-    """The code of the `error` event: insufficient_quota, invalid_api_key."""
+    """The code of the `error` event: insufficient_quota, invalid_api_key, store_unavailable."""
     message: str
     close_code: int
 

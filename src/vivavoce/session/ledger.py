@@ -37,13 +37,16 @@ class Ledger:
         return self._audio
 
     def add(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
+        size = len(audio)
         if len(self._audio) + self._piece_bytes == self.samples * BYTES_PER_SAMPLE:
-            if len(self._pieces) == MAX_PIECES:
+            pieces = self._pieces
+            if len(pieces) == MAX_PIECES:
                 self._join()
-            self._pieces.append(audio)
-            self._piece_bytes += len(audio)
-        self.samples += len(audio) // BYTES_PER_SAMPLE
-        self._words.extend(words)
+            pieces.append(audio)
+            self._piece_bytes += size
+        self.samples += size // BYTES_PER_SAMPLE
+        if words:
+            self._words.extend(words)
 
     def _join(self) -> None:
         self._audio += b"".join(self._pieces)

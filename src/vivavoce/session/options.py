@@ -119,6 +119,11 @@ class AvailableModels:
     costs: Costs | None = None
     """The cost of one session, for clients that request it; None: it costs nothing."""
 
+    def name_of(self, model: str) -> str:
+        """The configured model that serves this name: the default model if it is unknown."""
+        names = (model, *self.aliases.get(model, ()))
+        return next((each for each in names if each in self.models), self.default_model)
+
     def served_by(
         self, model: str, voice: str, *, heard: Transcription | None = None, speech: str = ""
     ) -> ServedBy:
@@ -126,8 +131,7 @@ class AvailableModels:
 
         An unknown model falls back to the default model, an unknown voice to that model's own.
         """
-        names = (model, *self.aliases.get(model, ()))
-        name = next((each for each in names if each in self.models), self.default_model)
+        name = self.name_of(model)
         info = self.models[name]
         served = ServedBy(model=name, voice=info.voice(voice, speech))
         if info.names is None:
@@ -252,12 +256,12 @@ class Options:
     @property
     def turn_samples(self) -> int:
         """The most audio of a turn that the turn detector of the model reads."""
-        return self._models.models[self.served_by.model].turn_samples
+        return self._model.turn_samples
 
     @property
     def transcribes_at_end(self) -> bool:
         """Whether the recogniser of the model begins its work only at the end of a recording."""
-        return self._models.models[self.served_by.model].transcribes_at_end
+        return self._model.transcribes_at_end
 
     @property
     def explains_turns(self) -> bool:
@@ -336,6 +340,11 @@ class Options:
             names.speech_model("") if names else "",
             "session.speech_model",
         )
+
+    @property
+    def _model(self) -> ModelInfo:
+        models = self._models
+        return models.models[models.name_of(self._served or self.realtime.model)]
 
     def _served_by(self, session: RealtimeSession, voice: str) -> ServedBy:
         return self._models.served_by(

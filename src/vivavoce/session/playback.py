@@ -97,10 +97,12 @@ class ClientPlayback:
     def add(self, response_id: str, item_id: str, audio: bytes, now: float) -> None:
         samples = len(audio) // BYTES_PER_SAMPLE
         self.samples += samples
-        if self._until <= now:
-            self._sent.clear()
-        self._sent[item_id] = self._sent.get(item_id, 0) + samples
-        self._until = max(self._until, now) + samples / RATE
+        sent, until = self._sent, self._until
+        if until <= now:
+            sent.clear()
+            until = now
+        sent[item_id] = sent.get(item_id, 0) + samples
+        self._until = until + samples / RATE
 
     def played(self, item_id: str, samples: int, now: float) -> None:
         """Never called: only a server's own playback reports this."""

@@ -11,6 +11,7 @@ from typing import Literal, assert_never
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, G711_RATE, RATE
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol import client as events
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.server import (
     ItemAdded,
     ItemDone,
@@ -191,15 +192,15 @@ class Session:
         self._checkpoints.see(fact, effects, now)
         return effects
 
-    def pass_input(self, frame: bytes, now: float) -> bool:
-        """Whether a frame of a GA client goes upstream unchanged, because it is audio that no rule
-        touches. If so, it is counted. False: nothing was changed; decode the frame, and pass the
-        event to handle(). In a relay this replaces handle() 25 times a second.
+    def pass_input(self, frame: bytes, now: float) -> PassedAudio | None:
+        """The audio of a frame of a GA client that goes upstream unchanged, because no rule touches
+        it; it is counted. None: nothing was changed; decode the frame, and pass the event to
+        handle(). In a relay this replaces handle() 25 times a second.
         """
-        if self._state != "open" or not self._brain.pass_input(frame, now):
-            return False
+        if self._state != "open" or (audio := self._brain.pass_input(frame, now)) is None:
+            return None
         self._lifetime.active_at = now
-        return True
+        return audio
 
     def append_of(self, frame: bytes) -> events.InputAudioAppend | None:
         """Decode a frame of a GA client if its bytes are those of an append: pass the event to
@@ -208,13 +209,13 @@ class Session:
             return None
         return self._brain.append_of(frame)
 
-    def pass_output(self, frame: bytes, now: float) -> bool:
-        """Whether a frame of an upstream server goes to the client as it is: see pass_input()."""
-        if self._state != "open" or not self._brain.pass_output(frame, now):
-            return False
+    def pass_output(self, frame: bytes, now: float) -> PassedAudio | None:
+        """The same for a frame of an upstream server that goes to the client."""
+        if self._state != "open" or (audio := self._brain.pass_output(frame, now)) is None:
+            return None
         self._lifetime.active_at = now
         self._checkpoints.changed = True
-        return True
+        return audio
 
     def swap(
         self, brain: BrainFactory, now: float, *, model: str = ""

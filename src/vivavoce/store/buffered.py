@@ -1,24 +1,25 @@
 """Accounts that continue to work while their store cannot be reached.
 
 While the store answers, each operation is passed on to it, and an allowance is reserved for each
-budget that this process uses. When an operation fails or takes too long, the store counts as
-unreachable: from then on reservations are taken from the allowances, and usage is kept in memory
-and in a journal until the store answers again. Nothing is booked twice, since the ids of rows are
-unique.
+budget that this process uses, as soon as it uses it. When an operation fails or takes too long, the
+store counts as unreachable: from then on reservations are taken from the allowances, and usage is
+kept in memory and in a journal until the store answers again. Nothing is booked twice, since the
+ids of rows are unique.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Self, TypeVar
 
-from vivavoce.errors import QuotaExceeded, StorageFull, StoreError
-from vivavoce.limits.accounts import refusal
-from vivavoce.store.allowance import AllowanceLeases, Allowances
+from vivavoce.errors import StorageFull, StoreError
+from vivavoce.store.allowance import Account, AllowanceLeases, Allowances, limited
 from vivavoce.store.base import (
     AT_ONCE,
     AccountStore,
@@ -42,7 +43,7 @@ OTHER_TIMEOUT_S = 5.0
 """... for any other operation, also while the server starts."""
 MIN_RETRY_S, MAX_RETRY_S = 0.5, 5.0
 TEND_S = 5.0
-"""How often allowances are renewed and given back."""
+"""How often allowances are renewed and given back, at least."""
 REAP_PAUSE_S = 60.0
 """After the store was unreachable: other processes first book what they hold."""
 _PROBE = "store:probe"
@@ -64,8 +65,9 @@ class _Held:
 class BufferedAccounts:
     """An AccountStore, whose methods it has. An async context manager; the store is entered.
 
-    reserve(), begin(), settle(), book() and release() raise StoreError only for what is about to
-    begin (`Reservation.opens`); begin() raises QuotaExceeded.
+    settle(), book() and release() raise no StoreError. reserve() and begin() raise it where the
+    store is unreachable and the allowance is used up: whether the budget is spent is not known.
+    reserve() raises it as well for what may not begin meanwhile (`Reservation.opens`).
     """
 
     def __init__(
@@ -84,6 +86,9 @@ class BufferedAccounts:
         self._allowances = Allowances()
         self._leases = AllowanceLeases(self._allowances, settings, store, self._call)
         self._held: dict[str, _Held] = {}
+        self._reserved: Counter[Account] = Counter()  # the sums of them
+        self._tended: Counter[Account] = Counter()  # those sums when allowances were tended last
+        self._outgrown = asyncio.Event()  # an allowance was, by what is reserved
         self._to_release: set[str] = set()  # reservations that are, or may be, in the store
         self._reap_from = 0.0
         self._away_since: float | None = None
@@ -137,6 +142,7 @@ class BufferedAccounts:
 
     async def tend(self) -> None:
         """Reserve, renew and give back allowances. Raises StoreError."""
+        self._tended = self._reserved.copy()
         reserved = [charge for held in self._held.values() for charge in held.charges]
         await self._leases.tend(reserved, self._wall_clock())
 
@@ -150,7 +156,7 @@ class BufferedAccounts:
                 self._to_release.add(reservation.id)
             else:
                 if refused is None:
-                    self._held[reservation.id] = _Held(reservation.charges, stored=True)
+                    self._hold(reservation.id, _Held(reservation.charges, stored=True))
                 return refused
         return self._reserve_here(reservation)
 
@@ -169,9 +175,7 @@ class BufferedAccounts:
         # lease ends, and then other processes may reserve the same money. So it is taken from the
         # allowance of this process as well.
         if not held.from_allowance:
-            refused = self._allowances.take(held.charges, self._wall_clock())
-            if refused is not None:
-                raise QuotaExceeded(refusal(refused))
+            self._take_from_allowance(held.charges)
             held.from_allowance = True
         held.journaled = True
         await self._usage.write_down(UsageEntry(row, held.charges, reservation_id, begun=True))
@@ -179,7 +183,7 @@ class BufferedAccounts:
     async def settle(
         self, row: UsageRow, charges: Sequence[Charge], reservation_id: str = ""
     ) -> bool:
-        held = self._held.pop(reservation_id, None)
+        held = self._drop(reservation_id)
         if self._away_since is None:
             try:
                 first = await self._call(
@@ -205,7 +209,7 @@ class BufferedAccounts:
         return await self._usage.add(*(UsageEntry(row) for row in rows))
 
     async def release(self, reservation_id: str) -> None:
-        held = self._held.pop(reservation_id, None)
+        held = self._drop(reservation_id)
         if held is not None and held.from_allowance:
             self._allowances.give_back(held.charges)
         if held is not None and not held.stored:
@@ -274,6 +278,20 @@ class BufferedAccounts:
             self._lose(exc)
             raise
 
+    def _hold(self, reservation_id: str, held: _Held) -> None:
+        self._held[reservation_id] = held
+        for charge in limited(held.charges):
+            account = Account(charge.budget, charge.period)
+            self._reserved[account] += charge.amount
+            if self._reserved[account] > 2 * self._tended[account]:
+                self._outgrown.set()
+
+    def _drop(self, reservation_id: str) -> _Held | None:
+        held = self._held.pop(reservation_id, None)
+        for charge in limited(held.charges if held else ()):
+            self._reserved[Account(charge.budget, charge.period)] -= charge.amount
+        return held
+
     async def _reserve_stored(self, reservation: Reservation) -> str | None:
         refused = await self._call(partial(self._store.reserve, reservation), ANSWER_TIMEOUT_S)
         if refused is not None and await self._leases.give_up_unused(reservation.charges):
@@ -302,19 +320,22 @@ class BufferedAccounts:
     # while it is unreachable
 
     def _reserve_here(self, reservation: Reservation) -> str | None:
-        opens, charges = reservation.opens, reservation.charges
-        if opens:
+        if reservation.opens:
             self._check_open()
-        refused = self._full_place(charges)
-        if refused is None:
-            refused = self._allowances.take(charges, self._wall_clock())
-            if refused is not None and opens:
-                raise StoreError(
-                    f"the store cannot be reached, and the allowance of {refused} is used up"
-                )
-        if refused is None:
-            self._held[reservation.id] = _Held(charges, stored=False, from_allowance=True)
-        return refused
+        full = self._full_place(reservation.charges)
+        if full is None:
+            self._take_from_allowance(reservation.charges)
+            self._hold(
+                reservation.id, _Held(reservation.charges, stored=False, from_allowance=True)
+            )
+        return full
+
+    def _take_from_allowance(self, charges: Sequence[Charge]) -> None:
+        lacking = self._allowances.take(charges, self._wall_clock())
+        if lacking is not None:
+            raise StoreError(
+                f"the store cannot be reached, and the allowance of {lacking} is used up"
+            )
 
     def _check_open(self) -> None:
         """Raise StoreError where nothing new may begin."""
@@ -406,7 +427,10 @@ class BufferedAccounts:
 
     async def _tend_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(TEND_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TEND_S):
+                    await self._outgrown.wait()
+            self._outgrown.clear()
             if not self.away:
                 try:
                     await self.tend()

@@ -18,13 +18,13 @@ from vivavoce.talk.conversation import CHUNK_MS, TalkConversation
 from vivavoce.talk.turn import Turn, speech_end_ms
 
 MAX_PLAYBACK_BYTES: Final = 30 * 60 * 1000 * BYTES_PER_MS
-"""Of audio that waits to be played, half an hour; more is dropped."""
+"""Audio that may wait to be played, half an hour; more is dropped."""
 MAX_STOPPED_ITEMS: Final = 64
 """Items whose late audio is recognized and dropped."""
 MAX_RECORDED_CHUNKS: Final = 50
-"""Of audio that could not be sent yet, two seconds; then the oldest is dropped."""
+"""Recorded audio that could not be sent yet, two seconds; then the oldest is dropped."""
 RECENT_BYTES: Final = 8_000 * BYTES_PER_MS
-"""Of the audio that was sent last, in which the end of the speech is searched."""
+"""The audio that was sent last, in which the end of the speech is searched."""
 _BLOCK_SAMPLES: Final = CHUNK_MS * RATE // 1000
 
 
@@ -47,8 +47,8 @@ class _QueuedPart:
 
 
 class PlaybackQueue:
-    """Audio to play, in the order in which it came. The event loop adds, the thread of the sound
-    card takes: the methods may be called from any thread."""
+    """Audio to play, in the order in which it came. The event loop adds audio, the thread of the
+    sound card takes it: all methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class PlaybackQueue:
         self._stopped: deque[str] = deque(maxlen=MAX_STOPPED_ITEMS)
 
     def add(self, item_id: str, content_index: int, pcm24: bytes) -> None:
-        """Play this after all else. Audio of a stopped item is dropped."""
+        """Play this after everything before it. Audio of a stopped item is dropped."""
         with self._lock:
             if item_id in self._stopped:
                 return
@@ -76,7 +76,7 @@ class PlaybackQueue:
                     part.ended = True
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes to play, filled up with silence."""
+        """The next `count` bytes to play, padded with silence."""
         taken = bytearray()
         with self._lock:
             while self._parts and len(taken) < count:
@@ -91,7 +91,7 @@ class PlaybackQueue:
         return bytes(taken) + bytes(count - len(taken))
 
     def stop(self) -> list[StoppedPart]:
-        """Play no more. Returns the parts that were not played to their end, in order."""
+        """Stop playback. Returns the parts that were not played to their end, in order."""
         with self._lock:
             stopped = [
                 StoppedPart(part.item_id, part.content_index, part.played // BYTES_PER_MS)
@@ -186,7 +186,7 @@ class LiveAudio:
         await self._conversation.send(client.append_audio(chunk))
 
     async def on_event(self, event: Event) -> None:
-        """Take an event of the server."""
+        """Handle an event of the server."""
         index = event.get("content_index")
         part = index if isinstance(index, int) else 0
         match event.type:
@@ -203,7 +203,7 @@ class LiveAudio:
                 self._find_speech_end(self._conversation.turn)
 
     def _find_speech_end(self, turn: Turn) -> None:
-        """Set when the question ended, by the audio that was sent last."""
+        """Set the time when the question ended, from the audio that was sent last."""
         pcm24 = bytes(self._recent)
         end_ms = speech_end_ms(pcm24)
         turn.times.asked = turn.times.decided

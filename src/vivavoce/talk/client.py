@@ -1,7 +1,7 @@
 """A client of a Realtime server: its address, the WebSocket to it, and the events on it.
 
-An event of the server is not checked against the types of this package: other servers add fields,
-leave some out, and have events of their own. What is absent or of another type reads as empty.
+Events of the server are not checked against the types of this package: other servers add fields,
+omit some, and have events of their own. A value that is absent or of another type reads as empty.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 NOT_AN_EVENT: Final = "(not an event)"
 TRANSCRIPTION_MODEL: Final = "gpt-4o-mini-transcribe"
 TRUNCATE_ID: Final = "talk_truncate"
-"""The event_id of every truncation. A server may refuse one, because all of the audio was played
-already: that is no failure of the turn."""
+"""The event_id of every truncation. A server may refuse one because all of the audio was played
+already: that is not a failure of the turn."""
 _SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _PATH: Final = "/realtime"
 
@@ -32,8 +32,8 @@ _PATH: Final = "/realtime"
 def endpoint(url: str, model: str = "") -> str:
     """The WebSocket address for what the user typed. Raises SettingsError.
 
-    A base such as http://localhost:8080 or https://api.openai.com/v1 is completed; without a
-    scheme it is ws://. `model` wins over the one in the address.
+    A base such as http://localhost:8080 or https://api.openai.com/v1 is completed; without a scheme
+    it is ws://. `model` takes precedence over the one in the address.
     """
     typed = url.strip()
     try:
@@ -57,12 +57,12 @@ def endpoint(url: str, model: str = "") -> str:
 
 
 def without_query(address: str) -> str:
-    """An address for messages: a query may hold a key."""
+    """An address for messages, without the query, which may hold a key."""
     return urlunsplit((*urlsplit(address)[:3], "", ""))
 
 
 def _bad_url(url: str, reason: str) -> SettingsError:
-    place = url.split("@")[-1]  # a password does not belong into a message
+    place = url.split("@")[-1]  # messages must not show a password
     return SettingsError(
         f"{place!r} is not the address of a Realtime server: {reason}; "
         f"write it like ws://localhost:8080/v1/realtime"
@@ -112,7 +112,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def decode(frame: bytes) -> Event:
-    """The event in a frame; one of type NOT_AN_EVENT where it holds none."""
+    """The event in a frame; of type NOT_AN_EVENT if it holds none."""
     try:
         fields = _decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -130,8 +130,8 @@ def session_update(
 ) -> Event | None:
     """The settings of the conversation; None without any option.
 
-    spoken: audio will be sent, and the server has to detect the turns. transcription: ask for
-    transcripts of the user, which the server does not make already.
+    spoken: audio will be sent, and the server has to detect the turns. transcription: request
+    transcripts of the user, which the server does not send by default.
     """
     session: dict[str, Any] = {}
     audio: dict[str, Any] = {}
@@ -187,7 +187,7 @@ class ConnectionLost:
 
 
 class ServerConnection(Protocol):
-    """Frames to and from a server. After a ConnectionLost, what is sent is discarded."""
+    """Frames to and from a server. After a ConnectionLost, sent frames are discarded."""
 
     async def send(self, frame: bytes) -> None: ...
 
@@ -233,7 +233,7 @@ class WebSocketConnection:
 async def connect(
     address: str, api_key: Secret, timeouts: Timeouts
 ) -> AsyncIterator[WebSocketConnection]:
-    """A connection to `address`. Raises SettingsError, which says what to do, without one."""
+    """A connection to `address`. Raises SettingsError, which says what to do, if it fails."""
     headers = {"Authorization": f"Bearer {api_key.reveal()}"} if api_key else {}
     place = without_query(address)
     async with AsyncExitStack() as stack:

@@ -1,4 +1,5 @@
-"""`vivavoce talk`: what to ask, one conversation, what to keep of it, and the exit status."""
+"""`vivavoce talk`: reads the questions, holds one conversation, saves its results, and returns the
+exit status."""
 
 import asyncio
 import os
@@ -27,7 +28,7 @@ MAX_LINE_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """What to ask: recordings, or texts, or lines typed at a terminal, or the microphone."""
+    """The questions: recordings, texts, lines typed at a terminal, or the microphone."""
 
     recordings: tuple[bytes, ...] = ()
     texts: tuple[str, ...] = ()
@@ -83,9 +84,9 @@ def talk(
 ) -> int:
     """Hold one conversation and show it. Returns the exit status.
 
-    0: every turn was answered. 1: the server failed a turn, was silent, or closed. 2: wrong usage,
-    a file that cannot be read or written, or no connection. 130: interrupted before all turns were
-    done; a conversation that the user ends gets 0 or 1. Runs an event loop.
+    0: every turn was answered. 1: the server failed a turn, sent nothing, or closed. 2: wrong
+    usage, a file that cannot be read or written, or no connection. 130: interrupted before all
+    turns were done; a conversation that the user ends gets 0 or 1. Runs an event loop.
     """
     screen = Screen(console, timeline=options.timeline)
     turns: list[Turn] = []
@@ -198,7 +199,7 @@ def _open_record(path: Path | None) -> Iterator[IO[bytes] | None]:
         yield None
         return
     try:
-        file = path.open("wb", buffering=0)  # a full disk is noticed at once
+        file = path.open("wb", buffering=0)  # so that a full disk is noticed at once
     except OSError as exc:
         raise SettingsError(
             f"--events {path} cannot be written: {exc.strerror}; name another file"

@@ -1,5 +1,5 @@
 """A conversation with a server: sends what the user says and waits for the answers. Every wait has
-an end."""
+a time limit."""
 
 import asyncio
 import math
@@ -57,7 +57,7 @@ class TalkConversation:
         return self.turn
 
     async def receive(self) -> None:
-        """Take events until the connection is lost."""
+        """Receive events until the connection is lost."""
         while True:
             frame = await self._connection.receive()
             if isinstance(frame, ConnectionLost):
@@ -98,7 +98,7 @@ class TalkConversation:
         return problem or next(iter(setup.problems), None)
 
     async def ask(self, text: str) -> Turn:
-        """One typed turn, to its end."""
+        """Ask one typed question; returns the turn when it is over."""
         turn = self._begin_turn("typed")
         await self.send(client.user_text(text))
         asked = turn.times.asked = turn.sent = self._clock()
@@ -106,7 +106,7 @@ class TalkConversation:
         return await self._finish(turn, self._limit_of(turn, asked))
 
     async def ask_aloud(self, pcm24: bytes) -> Turn:
-        """One spoken turn, in real time, followed by silence until it is over."""
+        """Ask one spoken question, in real time, followed by silence until the turn is over."""
         turn = self._begin_turn("spoken")
         end_ms = speech_end_ms(pcm24)
         if end_ms is not None:
@@ -132,7 +132,7 @@ class TalkConversation:
         return await self._finish(turn, limit)
 
     async def unless_lost(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """The result; None, and the work is cancelled, when the connection is lost before."""
+        """The result; None, and the work is cancelled, if the connection is lost first."""
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(work)
             task.add_done_callback(lambda _: self._changed.set())
@@ -146,7 +146,8 @@ class TalkConversation:
         await self._connection.send(frame)
 
     async def _send_audio(self, pcm24: bytes, turn: Turn) -> None:
-        """Send each chunk when its last sample would have been recorded; then silence."""
+        """Send each chunk at the time when its last sample would have been recorded; then
+        silence."""
         begun, sent = turn.begun, 0
         while True:
             chunk = pcm24[sent : sent + _CHUNK_BYTES]
@@ -171,7 +172,7 @@ class TalkConversation:
     async def _until(
         self, reached: Callable[[], bool], limit: Callable[[], WaitLimit] | None = None
     ) -> str | None:
-        """Wait for a condition. Returns the problem when it is not reached in time."""
+        """Wait for a condition. Returns the problem if it is not met in time."""
         begun = self._clock()
         quiet = WaitLimit(
             begun + self._timeouts.quiet,

@@ -2,9 +2,9 @@
 
 import asyncio
 import os
+import re
 import secrets
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -31,20 +31,22 @@ from vivavoce.talk.turn import Turn, level_db
 
 HOST: Final = "127.0.0.1"
 KEY_SECONDS: Final = 600
-"""Of the short-lived key that the demo makes: a server with [keys] needs one."""
+"""The lifetime of the short-lived key that the demo makes, because a server with [keys] needs
+one."""
 SENTENCE: Final = "What time is it?"
-"""Spoken where a command gets no recording."""
+"""Spoken if a command gets no recording."""
 MAX_SPEECH_SECONDS: Final = 30.0
-"""Of a recording that a command gets."""
+"""The longest recording that a command accepts."""
 LEAD_MS: Final = 300
 """Silence before the question, as with a real microphone."""
 MIN_SPEECH_DB: Final = -50.0
-"""Of an answer that counts as audible."""
+"""The level of an audible answer."""
 QUESTION_VOICE, QUESTION_SPEED = "alloy", 0.9
-"""Of the embedded voices the one that the embedded recognizer understands best."""
+"""The embedded voice, and its speed, that the embedded recognizer understands best."""
 MAX_OUTPUT_BYTES: Final = 4000
-"""Of the output of the server that a message quotes."""
+"""The end of the server's output that a message quotes."""
 _POLL_SECONDS: Final = 0.05
+_ADDRESS: Final = re.compile(rf"ws://({re.escape(HOST)}:\d+)/")
 
 
 def demo(options: DemoOptions, console: Console, timeouts: Timeouts = Timeouts()) -> int:
@@ -78,7 +80,7 @@ async def speak_question(question: str, tts: TTS) -> bytes:
 
 
 async def spoken_sentence(path: Path | None) -> bytes:
-    """The sentence in a file, else SENTENCE by the embedded voice, as PCM at 24 kHz.
+    """The sentence in a file, or SENTENCE by the embedded voice, as PCM at 24 kHz.
 
     Empty if no voice is installed. Raises AudioError.
     """
@@ -92,7 +94,7 @@ async def spoken_sentence(path: Path | None) -> bytes:
 
 
 def missing_parts(turns: list[Turn], answer: bytes) -> list[str]:
-    """What a complete conversation has and this one has not, one sentence each."""
+    """What a complete conversation has and this one lacks, one sentence each."""
     missing = []
     if not any(text for turn in turns for text in turn.transcripts):
         missing.append("no transcript of the question came")
@@ -153,9 +155,9 @@ async def _report(
 class ServerProcess:
     """A server in a child process, whose output is kept. Made by start_server()."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int, output: IO[bytes]) -> None:
-        self.url = f"ws://{HOST}:{port}/v1/realtime"
-        self._ready_url = f"http://{HOST}:{port}/ready"
+    def __init__(self, process: asyncio.subprocess.Process, output: IO[bytes]) -> None:
+        self.url = ""
+        """Its address, once it listens."""
         self._process = process
         self._output = output
 
@@ -166,11 +168,11 @@ class ServerProcess:
         return self._output.read().decode(errors="replace").strip()
 
     async def wait(self) -> None:
-        """Wait until it ends by itself."""
+        """Wait until the process ends by itself."""
         await self._process.wait()
 
     async def wait_ready(self, seconds: float) -> None:
-        """Wait until it accepts sessions. Raises SettingsError with what it printed."""
+        """Wait until the server accepts sessions. Raises SettingsError with its output."""
         try:
             async with asyncio.timeout(seconds), aiohttp.ClientSession() as http:
                 while self._process.returncode is None:
@@ -191,13 +193,19 @@ class ServerProcess:
                 await self._process.wait()
         except TimeoutError:
             pass
-        finally:  # also when this is cancelled
+        finally:  # even if this is cancelled
             self._signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
         await self._process.wait()
 
     async def _is_ready(self, http: aiohttp.ClientSession) -> bool:
+        if not self.url:
+            found = _ADDRESS.search(self.output())
+            if found is None:
+                return False
+            self.url = f"ws://{found[1]}/v1/realtime"
+        ready = self.url.replace("ws://", "http://").replace("/v1/realtime", "/ready")
         try:
-            async with http.get(self._ready_url) as response:
+            async with http.get(ready) as response:
                 return response.status == 200
         except aiohttp.ClientError:
             return False
@@ -217,35 +225,27 @@ class ServerProcess:
 async def start_server(
     arguments: Sequence[str], timeouts: Timeouts, secret: Secret = Secret()
 ) -> AsyncIterator[ServerProcess]:
-    """A server that accepts sessions: `python -m vivavoce serve` with these arguments and a port.
+    """A server that accepts sessions: `python -m vivavoce serve` with these arguments, on a port
+    that the system chooses.
 
-    It speaks plain ws, whatever its settings say. `secret` signs its short-lived keys; without one
+    It serves plain ws, whatever its settings say. `secret` signs its short-lived keys; without one,
     it makes its own. Raises SettingsError. It is stopped when the block ends.
     """
     plain = {"VIVAVOCE_SERVER_TLS_CERTIFICATE": "", "VIVAVOCE_SERVER_TLS_KEY": ""}
     signing = {"VIVAVOCE_SERVER_SECRET": secret.reveal()} if secret else {}
-    port = free_port()
     with tempfile.TemporaryFile() as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "vivavoce", "serve", *arguments),
-            *("--host", HOST, "--port", str(port)),
+            *("--host", HOST, "--port", "0"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, **plain, **signing},
         )
-        server = ServerProcess(process, port, output)
+        server = ServerProcess(process, output)
         try:
             await server.wait_ready(timeouts.start)
             yield server
         finally:
             await server.stop(timeouts.stop)
-
-
-def free_port() -> int:
-    """A TCP port that is free now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

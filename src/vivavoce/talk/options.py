@@ -11,12 +11,12 @@ from vivavoce.secret import Secret
 
 DEFAULT_URL = "ws://localhost:8080/v1/realtime"
 DEFAULT_MODEL = "gpt-realtime"
-"""The model to ask for where neither an option nor the address names one."""
+"""The model that is requested if neither an option nor the address names one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long to wait for a server, in seconds."""
+    """Time limits, in seconds."""
 
     connect: float = 10.0
     """For the connection, and for the server to accept one event."""
@@ -30,8 +30,8 @@ class Timeouts:
     """For a transcript that is still missing when the answer is done."""
     close: float = 2.0
     """For the closing handshake."""
-    start: float = 30.0
-    """For the server of the demo to be ready."""
+    start: float = 120.0
+    """For the server of the demo to be ready: a slow machine loads models for long."""
     stop: float = 5.0
     """For the server of the demo to end after SIGTERM; then it is killed."""
 
@@ -39,20 +39,20 @@ class Timeouts:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class TalkOptions:
-    """At most one of --file, --text and --mic; with none of them the standard input is read."""
+    """At most one of --file, --text and --mic; without any of them the standard input is read."""
 
     url: str = DEFAULT_URL
     """ws(s):// or http(s)://, with or without /v1/realtime and ?model=."""
     model: str = ""
-    """The model to ask for."""
+    """The model to request."""
     voice: str = ""
-    """The voice to ask for."""
+    """The voice to request."""
     instructions: str = ""
     """The instructions for the model."""
     files: Annotated[tuple[Path, ...], Parameter(name="--file", negative="")] = ()
-    """A sound file, sent to the server in real time. Several are several turns."""
+    """An audio file, sent to the server in real time. Repeat it for several turns."""
     texts: Annotated[tuple[str, ...], Parameter(name="--text", negative="")] = ()
-    """A typed turn. Several are several turns."""
+    """A typed turn. Repeat it for several turns."""
     mic: Annotated[bool, Parameter(negative="")] = False
     """Talk by microphone and speaker until Ctrl-C. Needs the extra `mic`."""
     save: Path | None = None
@@ -60,7 +60,7 @@ class TalkOptions:
     events: Path | None = None
     """A JSON Lines file for every event: {"at": seconds, "sent": bool, "event": {...}}."""
     api_key: Annotated[Secret, Parameter(env_var="OPENAI_API_KEY", show_env_var=False)] = Secret()
-    """The API key, if the server wants one; by default the one in OPENAI_API_KEY."""
+    """The API key, if the server needs one; by default the one in OPENAI_API_KEY."""
     timeline: bool = True
     """Show every event as it comes."""
     color: bool = True
@@ -77,8 +77,8 @@ class DemoOptions:
     save: Path = Path("demo-reply.wav")
     """The WAV file for the answer."""
     question: str = "What can you do?"
-    """The question, spoken by the embedded voice. Keep it short: the embedded recognizer has to
-    understand it."""
+    """The question, spoken by the embedded voice. Keep it short, so that the embedded recognizer
+    understands it."""
     keep: Annotated[bool, Parameter(negative="")] = False
     """Leave the server running afterwards, until Ctrl-C."""
     timeline: bool = True

@@ -1,4 +1,5 @@
-"""What `talk` shows: a timeline of events, the words of both, and the latency of each turn."""
+"""The output of `talk`: a timeline of events, the words of both sides, and the latency of each
+turn."""
 
 import re
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from vivavoce.talk.client import Event
 from vivavoce.talk.turn import Turn, TurnKind, TurnTimes
 
 MAX_RUN_CHARS: Final = 200
-"""Of the text that is kept of a run of deltas: a line shows fewer."""
-_CONTROLS: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # they would steer the terminal
+"""Characters of a run of deltas that are kept: a line shows fewer."""
+_CONTROLS: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _TYPE_COLUMNS: Final = 34  # wide enough for most types
 _BAR_COLUMNS: Final = 40
 _BAR_COLORS: Final = ("cyan", "blue", "magenta", "yellow", "green", "white")
@@ -74,13 +75,13 @@ class _DeltaRun:
 
 @dataclass(slots=True)
 class Timeline:
-    """Events as rows. Deltas of several types may alternate: each type makes one row, and all of
-    these come when another event does."""
+    """Events as rows. Deltas of several types may alternate: each type makes one row, and these
+    rows end with the next other event."""
 
     _runs: dict[tuple[bool, str], _DeltaRun] = field(default_factory=dict)
 
     def add(self, at: float, sent: bool, event: Event) -> list[TimelineRow]:
-        """The rows that are complete now, in the order of their beginnings."""
+        """The rows that are complete now, in the order in which they began."""
         if event.type.endswith(".delta") or event.type == "input_audio_buffer.append":
             run = self._runs.setdefault((sent, event.type), _DeltaRun(at, sent, event.type))
             run.add(event)
@@ -161,8 +162,8 @@ def _has_failed(event: Event) -> bool:
 class LatencyRow:
     """When a step was reached, in milliseconds from the end of the question.
 
-    `since` is the last step above it that had been reached by then: the bar begins there. None in
-    `ms`: it was not reached, and `note` says so.
+    `since`: the last step above it that had been reached by then, at which its bar begins. If `ms`
+    is None it was not reached, and `note` says why.
     """
 
     name: str
@@ -292,7 +293,7 @@ class Screen:
                 self._console.print(text, no_wrap=True, overflow="ellipsis")
 
     def _stream(self, speaker: str, item: str, words: str, *, continued: bool = False) -> None:
-        """Add words to the line of an item. Where another item has the open line, a new one begins
+        """Add words to the line of an item. If the open line is another item's, a new line begins
         with … ."""
         if self._open_line != (speaker, item):
             self._end_line()

@@ -18,7 +18,7 @@ TurnKind: TypeAlias = Literal["spoken", "typed"]
 
 LEVEL_FRAME_MS: Final = 20
 _LEVEL_FRAME_BYTES: Final = LEVEL_FRAME_MS * BYTES_PER_MS
-_MIN_RMS: Final = 30.0  # of 32768; a frame below is not speech, however quiet the rest
+_MIN_RMS: Final = 30.0  # of 32768; a quieter frame is never speech
 _MIN_OF_LOUDEST, _MAX_OF_LOUDEST = 0.05, 0.1  # 26 and 20 dB below the loudest frame
 _MIN_OVER_NOISE: Final = 2.0  # 6 dB
 
@@ -71,7 +71,7 @@ class TurnTimes:
     done: float | None = None
 
     def restart(self) -> None:
-        """The user speaks again: what was reached so far belongs to an earlier answer."""
+        """The user speaks again: the steps so far belong to an earlier answer."""
         for step in fields(self):
             if step.name != "asked":
                 setattr(self, step.name, None)
@@ -79,7 +79,7 @@ class TurnTimes:
 
 @dataclass(frozen=True, slots=True)
 class CalledFunction:
-    """A function call of the model. It is shown and not run."""
+    """A function call of the model. It is shown, not run."""
 
     name: str
     arguments: str
@@ -97,7 +97,7 @@ class WaitLimit:
 class Turn:
     """A question and its answer. Feed it every event of the server.
 
-    A spoken question may hold pauses that the server takes for its end: it then answers, and is
+    The server may take a pause in a spoken question for its end: it then answers, and is
     interrupted as the file goes on. The turn is over with the answer to the last of the speech.
     """
 
@@ -107,7 +107,7 @@ class Turn:
     sent: float | None = None
     """When the whole question was sent."""
     transcripts: list[str] = field(default_factory=list)
-    """The user's words, as the server transcribed them."""
+    """The transcript of the user's speech."""
     answers: list[str] = field(default_factory=list)
     """The assistant's words: one text for each response."""
     audio: bytearray = field(default_factory=bytearray)
@@ -133,7 +133,7 @@ class Turn:
 
     @property
     def complete(self) -> bool:
-        """Whether it is over and has its transcript, which may come after the answer."""
+        """Whether it is over and has its transcript, which may arrive after the answer."""
         return self.over and (
             self.kind == "typed" or self.times.transcribed is not None or bool(self.problems)
         )
@@ -174,7 +174,7 @@ class Turn:
         return min(limits, key=lambda limit: limit.until)
 
     def feed(self, event: Event, now: float) -> None:
-        """Take an event of the server."""
+        """Handle an event of the server."""
         match event.type:
             case "input_audio_buffer.speech_started":
                 self._user_speaks, self._closed = True, False
@@ -226,7 +226,7 @@ class Turn:
         self.answers[-1] += text
 
     def _complete_text(self, text: str) -> None:
-        """The whole text of a part, for a server that sent no deltas of it."""
+        """The whole text of a part, if the server sent no deltas of it."""
         if text and not (self.answers and self.answers[-1]):
             self._add_text(text)
 

@@ -4,7 +4,7 @@ They are scores of one window, appends, and pieces of an answer, each with the o
 of them have. What has more in it is kept as any other entry.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 from vivavoce.protocol.client import InputAudioAppend
@@ -27,17 +27,10 @@ SCORE, APPEND, PIECE = range(3)
 
 def audio_entry(fact: Fact, effects: list[Effect], now: float) -> AudioEntry | None:
     """The values of an entry; None: there is more in it."""
-    kind = type(fact)
-    if len(effects) > 1:
+    made = _MADE.get(type(fact))
+    if made is None or len(effects) > 1:
         return None
-    effect = effects[0] if effects else None
-    if kind is VadScores:
-        return _score(fact, effect, now)
-    if kind is Received:
-        return _append(fact, effect, now)
-    if kind is AudioGenerated:
-        return _piece(fact, effect, now)
-    return None
+    return made(fact, effects[0] if effects else None, now)
 
 
 def _score(fact: Any, effect: Any, now: float) -> AudioEntry | None:
@@ -68,6 +61,13 @@ def _piece(fact: Any, effect: Any, now: float) -> AudioEntry | None:
     if type(event) is not OutputAudioDelta or event.content_index or len(event.delta) != size:
         return None
     return PIECE, now, event.response_id, size, event.event_id, event.item_id, event.output_index
+
+
+_MADE: dict[type, Callable[[Any, Any, float], AudioEntry | None]] = {
+    VadScores: _score,
+    Received: _append,
+    AudioGenerated: _piece,
+}
 
 
 def entries_of(

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from vivavoce.protocol.audio_frames import AudioFrames
+from vivavoce.protocol.audio_frames import AudioForm, PassedAudio
 from vivavoce.telemetry.audio_entries import WIDTH, AudioEntry, entries_of
 from vivavoce.telemetry.recording import frame_text
 
@@ -45,10 +45,8 @@ class EntryLog:
         self._full_bytes = FIRST_BYTES
         self._blocks: list[tuple[int, bytes]] = []  # entries in it, compressed
         self._run: list[Any] = []  # of each frame: now, whether it is output, its id and size
-        self._forms = (
-            AudioFrames("input_audio_buffer.append"),
-            AudioFrames("response.output_audio.delta"),
-        )  # of the frames in the run
+        # of the frames in the run, those to the upstream server and those to the client
+        self._forms: list[AudioForm | None] = [None, None]
         self._audio_run: list[Any] = []  # entries of audio, one after the other
 
     def add(self, entry: Any) -> None:
@@ -65,15 +63,17 @@ class EntryLog:
         if len(self._audio_run) == WIDTH * MAX_RUN:
             self._keep_run()
 
-    def add_frame(self, frame: bytes, now: float, *, output: bool) -> None:
+    def add_frame(self, frame: bytes, audio: PassedAudio, now: float, *, output: bool) -> None:
         """A frame that passed a relay."""
-        if self._audio or (found := self._forms[output].described(frame)) is None:
-            self._keep_whole(frame, now, output=output)
+        form, event_id, size = audio
+        if form != self._forms[output]:
+            self._keep_whole(frame, form, now, output=output)
             return
         if self._audio_run:
             self._keep_run()
-        self._run += (now, output, *found)
-        if len(self._run) == 4 * MAX_RUN:
+        run = self._run
+        run += (now, output, event_id, size)
+        if len(run) == 4 * MAX_RUN:
             self._keep_run()
 
     def drop_block(self) -> int:
@@ -89,14 +89,13 @@ class EntryLog:
         self._keep_run()
         return [block for _, block in self._blocks] + [zlib.compress(b"".join(self._block), 1)]
 
-    def _keep_whole(self, frame: bytes, now: float, *, output: bool) -> None:
+    def _keep_whole(self, frame: bytes, form: AudioForm, now: float, *, output: bool) -> None:
         """Keep a frame, and the form that it shares with others."""
         text = frame_text(frame, audio=self._audio)
         self.add({"at": now, "passed": _passed(output), "frame": text})
-        form = self._forms[output]
-        form.learn(frame)
-        if form.learnt and not self._audio:
-            self._append({"form": form.learnt, "output": output}, 0)
+        if not self._audio:
+            self._forms[output] = form
+            self._append({"form": form, "output": output}, 0)
 
     def _keep_run(self) -> None:
         """Make one entry of the frames that have passed, or of the entries of audio."""
@@ -125,8 +124,7 @@ class EntryLog:
         self._block, self._block_bytes, self._block_entries = [], 0, 0
         # calls that began together are not compressed together
         self._full_bytes = BLOCK_BYTES if len(self._blocks) > 1 else randrange(*_SECOND)
-        for form in self._forms:  # each block has its own: those before it may be dropped
-            form.forget()
+        self._forms = [None, None]  # each block has its own: those before it may be dropped
         self._shrink()
 
 

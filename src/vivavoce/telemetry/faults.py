@@ -62,50 +62,52 @@ class FaultWatch:
         self.faults: list[RecordedFault] = []
         self._silent_seconds = silent_seconds
         self._answers_turns = _answers_turns(settings)
-        self._due_since: float | None = None
+        self.due_since: float | None = None
+        """Since when an answer is due; None: none is."""
 
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
         """See Observer."""
-        due = self._due_since
+        due = self.due_since
         if due is not None and now - due >= self._silent_seconds:
             self._silent(now)
         if type(fact) not in _AUDIO:
             match fact:
                 case Received(event=ResponseCreate()):
-                    self._due_since = now
+                    self.due_since = now
                 case TranscriptUpdated(text="", final=True):
-                    self._due_since = None  # nothing was said: nothing has to be answered
+                    self.due_since = None  # nothing was said: nothing has to be answered
                 case UpstreamEventReceived(event=upstream):
                     self._on_upstream(upstream, now)
         for effect in effects:
             match effect:
                 case Send(event=OutputAudioDelta()):
-                    self._due_since = None
+                    self.due_since = None
                 case Send(event=event):
                     self._on_event(event, now)
                 case PlayAudio():
-                    self._due_since = None
+                    self.due_since = None
                 case RequestFallback(reason=reason):
                     self.add("failover", now, reason)
                 case Close(code=1011, reason=reason):
                     self.add("error", now, f"closed with 1011: {reason}")
 
     def on_audio(self, now: float, *, answered: bool) -> None:
-        """The same of audio that goes on. answered: it is that of an answer."""
-        due = self._due_since
+        """The same of audio that goes on, needed only where an answer is due. answered: it is that
+        of an answer."""
+        due = self.due_since
         if due is not None:
             if now - due >= self._silent_seconds:
                 self._silent(now)
             elif answered:
-                self._due_since = None
+                self.due_since = None
 
     def answered(self) -> None:
         """Some output of an answer has come."""
-        self._due_since = None
+        self.due_since = None
 
     def end(self, now: float) -> None:
         """The call has ended."""
-        due = self._due_since
+        due = self.due_since
         if due is not None and now - due >= self._silent_seconds:
             self._silent(now)
 
@@ -115,19 +117,19 @@ class FaultWatch:
             self.faults.append(RecordedFault(kind, at, detail))
 
     def _silent(self, now: float) -> None:
-        assert self._due_since is not None
-        seconds = now - self._due_since
+        assert self.due_since is not None
+        seconds = now - self.due_since
         self.add("silence", now, f"an answer was due for {seconds:.1f} s, and nothing came")
-        self._due_since = None
+        self.due_since = None
 
     def _on_event(self, event: Any, now: float) -> None:
         if isinstance(event, _ANSWERS):
-            self._due_since = None
+            self.due_since = None
         match event:
             case SessionUpdated(session=session):
                 self._answers_turns = _answers_turns(session)
             case SpeechStopped() | InputAudioCommitted() if self._answers_turns:
-                self._due_since = now
+                self.due_since = now
             case ErrorEvent(error=error) if error.type == "server_error":
                 self.add("error", now, error.message)
             case ResponseDone(response=response) if response.status == "failed":
@@ -138,9 +140,9 @@ class FaultWatch:
 
     def _on_upstream(self, event: Any, now: float) -> None:
         if event.type in _UPSTREAM_ANSWERS:
-            self._due_since = None
+            self.due_since = None
         if event.type == "input_audio_buffer.speech_stopped" and self._answers_turns:
-            self._due_since = now
+            self.due_since = now
         elif event.type == "error" and isinstance(event.error, dict):
             if event.error.get("type") == "server_error":
                 self.add("error", now, str(event.error.get("message", ""))[:500])

@@ -45,6 +45,8 @@ MAX_JOBS = 1_000
 """Rows of one session that wait for a slow store."""
 QUOTA_CLOSE = 4002
 """A WebSocket close code on which no SDK connects again."""
+STORE_LOST = AccessEnded("store_unavailable", "The budget store cannot be reached.", 1011)
+"""Ends a session that cannot be paid for now; its client may come back, also to another server."""
 UNAUTHORIZED_CLOSE = 3000
 _TYPES: Mapping[RecordKind, type[msgspec.Struct]] = {
     "key": ApiKey,
@@ -396,10 +398,9 @@ class Metering:
         overfull = self.store.overfull
         if not (self.store.overdue or overfull):
             return
-        message = "The budget store cannot be reached."
         for holder in tuple(self._holders):
             if holder.has_budgets or overfull:
-                holder.end_access(AccessEnded("store_unavailable", message, 1011))
+                holder.end_access(STORE_LOST)
 
 
 def charges_on(

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Self
 import msgspec
 from msgspec import Meta
 
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.session.effects import Effect, RunVad
 from vivavoce.session.facts import Fact, VadScores
 from vivavoce.session.limits import SessionLimits
@@ -151,10 +152,16 @@ class RecordedCall:
         try:
             levels: Any = ()
             if fact is not None and self._levels is not None:
-                levels = self._levels_of(fact, effects)
+                if type(fact) is VadScores:
+                    levels = self._levels.scored(fact)
+                else:
+                    for effect in effects:
+                        if type(effect) is RunVad:
+                            self._levels.add(effect)
                 if not (levels or self._relays) and (entry := audio_entry(fact, effects, now)):
                     self._log.add_audio(entry)
-                    self._watch.on_audio(now, answered=entry[0] == PIECE)
+                    if self._watch.due_since is not None:
+                        self._watch.on_audio(now, answered=entry[0] == PIECE)
                     return
             self._keep(fact, effects, levels, now)
             self._watch.on(fact, effects, now)
@@ -169,25 +176,16 @@ class RecordedCall:
             light = light_fact(fact, audio=self._audio, raw=self._relays)
             self._add((now, type(fact).__name__, light, kept, levels))
 
-    def _levels_of(self, fact: Fact, effects: list[Effect]) -> Any:
-        assert self._levels is not None
-        if type(fact) is VadScores:
-            return self._levels.scored(fact)
-        for effect in effects:
-            if type(effect) is RunVad:
-                self._levels.add(effect)
-        return ()
-
     def swapping(self, *, relays: bool, model: str, now: float) -> None:
         """Another brain takes over; on() follows."""
         self._relays = relays
         brain = "relay" if relays else "cascade"
         self._add({"at": now, "brain": brain, "model": model})
 
-    def passed(self, frame: bytes, now: float, *, output: bool) -> None:
+    def passed(self, frame: bytes, audio: PassedAudio, now: float, *, output: bool) -> None:
         """A relay has passed a frame on without decoding it."""
         self._now = now
-        self._log.add_frame(frame, now, output=output)
+        self._log.add_frame(frame, audio, now, output=output)
         if output:
             self._watch.answered()
 

@@ -194,33 +194,38 @@ class OnsetLevels:
     def __init__(self) -> None:
         self._chunks: list[RunVad] = []
         self._bytes = 0
-        self._known = 0  # the levels up to this position are recorded, or will not be needed
+        self._needed = 0  # no level before this position will be needed: scores come in order
         self._loud = 0  # scores in a row that may be of speech
 
     def add(self, chunk: RunVad) -> None:
         """These windows are to be scored."""
-        self._chunks.append(chunk)
+        chunks = self._chunks
+        chunks.append(chunk)
         self._bytes += len(chunk.audio)
-        while self._bytes > MAX_LEVEL_BYTES and len(self._chunks) > 1:
-            self._bytes -= len(self._chunks.pop(0).audio)
+        while len(chunks) > 1 and (
+            self._bytes > MAX_LEVEL_BYTES
+            or chunks[0].at + len(chunks[0].audio) // BYTES_PER_SAMPLE <= self._needed
+        ):
+            self._bytes -= len(chunks.pop(0).audio)
 
     def scored(self, scores: VadScores) -> list[tuple[int, list[float]]]:
         """The levels that belong to an entry; none where nobody begins to speak."""
+        if (first := scores.at - RISE_WINDOWS * WINDOW) > self._needed:
+            self._needed = first
         if max(scores.speech, default=0.0) < MIN_RISING:
             self._loud = 0
             return []
         self._loud += 1
         if self._loud > ONSET_SCORES:
             return []
-        first = max(self._known, scores.at - RISE_WINDOWS * WINDOW)
-        last = scores.at + len(scores.speech) * WINDOW
+        first, last = self._needed, scores.at + len(scores.speech) * WINDOW
         found = []
         for chunk in self._chunks:
             if chunk.at + len(chunk.audio) // BYTES_PER_SAMPLE > first and chunk.at < last:
                 windows = np.frombuffer(chunk.audio, "<i2").reshape(-1, WINDOW).astype(np.float32)
-                levels = np.sqrt(np.square(windows).mean(axis=1))
-                found.append((chunk.at, [round(float(level), 2) for level in levels]))
-                self._known = chunk.at + len(windows) * WINDOW
+                levels = np.sqrt(np.vecdot(windows, windows) / WINDOW)
+                found.append((chunk.at, [round(level, 2) for level in levels.tolist()]))
+                self._needed = chunk.at + len(windows) * WINDOW
         return found
 
 

@@ -1,11 +1,12 @@
 """The reservations of one session on its owner's budgets: for its responses, and for its time.
 
-Once a session has begun no StoreError is raised: see store/buffered.py.
+Once a session has begun, StoreError means that the store cannot be reached and the allowance is
+used up: see store/buffered.py.
 """
 
 from dataclasses import dataclass
 
-from vivavoce.errors import QuotaExceeded
+from vivavoce.errors import QuotaExceeded, StoreError
 from vivavoce.limits.accounts import Budget, Owner, Unit
 from vivavoce.limits.prices import Quantities
 from vivavoce.session.effects import RecordUsage
@@ -128,7 +129,7 @@ class ResponseReservations:
             self._next = await self._hold()
 
     async def begin(self, response_id: str) -> None:
-        """A response has begun. Raises QuotaExceeded."""
+        """A response has begun. Raises QuotaExceeded, and StoreError."""
         account = self._account
         if self._next is None:
             self._next = await self._hold()
@@ -206,7 +207,7 @@ class SessionTime:
         await self._go_on(self._account.now)
 
     async def serve_with(self, model: str, at: float) -> None:
-        """Another model has served since `at`. Raises QuotaExceeded."""
+        """Another model has served since `at`. Raises QuotaExceeded, and StoreError."""
         await self._book(at)
         self._account.model = model
         await self._go_on(at)
@@ -216,7 +217,7 @@ class SessionTime:
         return self._held is not None and self._account.now >= self._ends_at - LAST_WINDOW_S / 2
 
     async def next_window(self) -> None:
-        """Raises QuotaExceeded."""
+        """Raises QuotaExceeded, and StoreError."""
         await self._book(self._account.now)
         await self._open_window()
 
@@ -244,7 +245,7 @@ class SessionTime:
                 amounts["usd"] = rated.nano_usd
             try:
                 held = await account.hold(amounts, rated.nano_usd)
-            except QuotaExceeded:
+            except (QuotaExceeded, StoreError):
                 if seconds == LAST_WINDOW_S:
                     raise
                 continue

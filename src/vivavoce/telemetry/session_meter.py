@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from msgspec import UNSET
 
-from vivavoce.errors import QuotaExceeded
+from vivavoce.errors import QuotaExceeded, StoreError
 from vivavoce.limits.accounts import Owner
 from vivavoce.limits.prices import usd
 from vivavoce.protocol.client import ItemCreate
@@ -22,7 +22,7 @@ from vivavoce.session.facts import (
 )
 from vivavoce.session.usage import UsageTotals
 from vivavoce.store.base import AT_ONCE, Charge
-from vivavoce.telemetry.metering import QUOTA_CLOSE, Metering
+from vivavoce.telemetry.metering import QUOTA_CLOSE, STORE_LOST, Metering
 from vivavoce.telemetry.rating import DEFAULT_OUTPUT
 from vivavoce.telemetry.reservations import (
     ResponseReservations,
@@ -62,6 +62,7 @@ class SessionMeter:
     def __init__(self, service: Metering, settings: SessionObject, who: str) -> None:
         self.post: Callable[[Fact], None] = lambda _: None
         self.epoch = 1
+        self.confirm_claim: Callable[[], Awaitable[None]] | None = None
         self._service = service
         self._account = SessionAccount(service, settings.id, _model_of(settings), who)
         self._responses = ResponseReservations(self._account, _max_output(settings))
@@ -216,12 +217,17 @@ class SessionMeter:
             )
 
     async def _or_end(self, holding: Awaitable[None]) -> None:
-        """End the session if a budget has no room."""
+        """End the session if a budget has no room, or if that cannot be known."""
         try:
             await holding
         except QuotaExceeded as exc:
             self._warned = True
+            if self.confirm_claim is not None:  # where it has another server, that pays for it
+                await self.confirm_claim()
             self.end_access(AccessEnded("insufficient_quota", str(exc), QUOTA_CLOSE))
+        except StoreError as exc:
+            log.warning("%s ends: %s", self._account.session, exc)
+            self.end_access(STORE_LOST)
 
 
 def _model_of(settings: SessionObject) -> str:

@@ -240,7 +240,7 @@ class FakeServer:
         self._loop = asyncio.get_running_loop()
         try:
             if listen:
-                from vivavoce.app import application
+                from vivavoce.routes import application
                 from vivavoce.server import serve_app
                 from vivavoce.settings import ServerSettings
 

@@ -261,6 +261,7 @@ class GuardedSocket(DirectSocket, web.WebSocketResponse):
         "_budget",
         "_decode_text",
         "_guard",
+        "_head",
         "_max_msg_size",
         "_protocols",
         "_receive_timeout",
@@ -272,6 +273,7 @@ class GuardedSocket(DirectSocket, web.WebSocketResponse):
         super().__init__(**options)
         self._budget = budget
         self._guard: GuardedReader | None = None
+        self._head = (0, 0, b"")
 
     def _post_start(self, request: web.BaseRequest, protocol: Any, writer: Any) -> None:
         connection: Any = request.protocol

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import islice
 
@@ -15,8 +14,8 @@ from vivavoce.runtime.tasks import Signal
 from vivavoce.session.facts import Disconnected
 from vivavoce.transports.send_queue import WRITABLE_BYTES, SendQueue
 
-KEPT_S = 10.0  # how long a frame is kept in case that it has to be sent again
-DROP_PAUSE_S = 1.0  # frames of a second are dropped together, this much later
+KEPT_S = 10  # how long a frame is kept in case that it has to be sent again, and up to ...
+DROP_PAUSE_S = 1  # ... longer: frames of a second are dropped together
 MAX_KEPT_BYTES = 1024 * 1024  # ... while a client is connected
 MAX_HELD_BYTES = 4 * 1024 * 1024  # while no client is connected; above this the session ends
 CLIENT_CLOSES = (1000, 1001)  # RFC 6455, 7.4.1: the client has left and does not come back
@@ -27,8 +26,8 @@ _LOOK_BYTES = 256  # the first characters of a frame, which contain its event_id
 class History:
     """The text frames that a client was sent last. Positions count the frames of a session.
 
-    A relay adds 25 a second. No tuple is made for each, because the garbage collector would visit
-    the tuples of all sessions in one step.
+    A relay adds 25 a second. Nothing but the frame is kept of each: no tuple, because the garbage
+    collector would visit the tuples of all sessions in one step, and no time.
     """
 
     def __init__(self) -> None:
@@ -36,8 +35,8 @@ class History:
         """The position behind the last frame."""
         self.held = False
         """Whether no client is connected: then no frame is dropped."""
-        self._frames: list[bytes] = []  # an empty deque takes 760 bytes, and there are two
-        self._times: list[float] = []  # times at which they were sent
+        self._frames: list[bytes] = []  # an empty deque takes 760 bytes
+        self._ends: list[int] = []  # what `end` was in each of the last seconds, while any is kept
         self._bytes = 0
         self._dropped = b""  # the beginning of the frame that was dropped last
         self._loop = asyncio.get_running_loop()
@@ -54,13 +53,12 @@ class History:
 
     def add(self, frame: bytes) -> None:
         self._frames.append(frame)
-        self._times.append(self._loop.time())
         self._bytes += len(frame)
         self.end += 1
-        if not self.held and self._bytes > MAX_KEPT_BYTES:
+        if self._bytes > MAX_KEPT_BYTES and not self.held:
             self._drop()
         if self._timer is None:
-            self._timer = self._loop.call_later(KEPT_S + DROP_PAUSE_S, self._drop_old)
+            self._set_timer()
 
     def since(self, position: int) -> list[Frame]:
         """All frames from a position on."""
@@ -83,23 +81,30 @@ class History:
         self.held = False
         self._drop()
         if self._timer is None and self._frames:
-            self._timer = self._loop.call_later(KEPT_S + DROP_PAUSE_S, self._drop_old)
+            self._set_timer()
 
     def close(self) -> None:
         self._frames.clear()
-        self._times.clear()
         self._bytes = 0
         if self._timer is not None:
             self._timer.cancel()
 
+    def _set_timer(self) -> None:
+        self._timer = self._loop.call_later(DROP_PAUSE_S, self._drop_old)
+
     def _drop_old(self) -> None:
+        """A second has passed."""
         self._timer = None
         if self.held:
+            self._ends.clear()
             return
-        self._drop_first(bisect_right(self._times, self._loop.time() - KEPT_S))
-        if self._times:
-            when = self._times[0] + KEPT_S + DROP_PAUSE_S
-            self._timer = self._loop.call_at(when, self._drop_old)
+        self._ends.append(self.end)
+        if len(self._ends) > KEPT_S // DROP_PAUSE_S:
+            self._drop_first(max(0, self._ends.pop(0) - self.begin))
+        if self._frames:
+            self._set_timer()
+        else:
+            self._ends.clear()
 
     def _drop(self) -> None:
         count, left = 0, self._bytes
@@ -112,7 +117,7 @@ class History:
         if count:
             self._dropped = self._frames[count - 1][:_LOOK_BYTES]
         self._bytes -= sum(map(len, self._frames[:count]))
-        del self._times[:count], self._frames[:count]
+        del self._frames[:count]
 
 
 class ResumableLink:

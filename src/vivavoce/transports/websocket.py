@@ -143,50 +143,65 @@ class WebSocketEndpoint:
         """Open a session and serve it, or refuse."""
         queue, protocol = connection.queue, connection.protocol
         try:
-            if not isinstance(protocol, CarriesKey):
-                admitted = self._admit(request)
-            opening = await connection.opening(wanted)
+            opening = await self._opening(connection, request, wanted)
             if opening is None:
                 return
-            if isinstance(protocol, CarriesKey):
-                admitted = self._admit(request, opening.key)
-            patch = opening.patch or admitted.patch
-            ticket = self._ticket(connection, wanted, admitted.who)
+            ticket = self._ticket(connection, wanted, opening.who)
             if ticket:
-                await ticket.service.check_served(ticket)
-            if ticket and (link := self._attached(ticket, connection)):
-                await self._follow(connection, link)
-                return
-            if ticket:
+                if link := await self._attached(ticket, connection):
+                    await self._follow(connection, link)
+                    return
                 await self._sessions.take_over(ticket)
             paced = PacedPeer(queue, protocol) if protocol.server_plays else None
             link = ResumableLink(ticket, queue) if ticket and protocol.is_ga else None
+            texts = [TextObserver(queue, protocol)] if isinstance(protocol, ShowsText) else []
             runner = self._sessions.open(
                 link or paced or queue,
-                replace(
-                    opening,
-                    who=admitted.who,
-                    patch=patch,
-                    transport=f"websocket {wanted.path}",
-                    client=request.remote or "",
-                ),
+                opening,
                 paced,
-                observers=(TextObserver(queue, protocol),)
-                if isinstance(protocol, ShowsText)
-                else (),
+                observers=texts,
                 ticket=ticket,
             )
         except (Unauthorized, InvalidRequest, LimitReached) as exc:
             log.info("a client at %s was refused: %s", wanted.path, exc)
             connection.refuse(exc)
             return
-        # the settings of the key take precedence over those of the protocol
-        if opening.patch and admitted.patch:
-            connection.put_first(SessionUpdate(session=admitted.patch))
         if ticket and link:
             self._serve_apart(ticket, link, runner)
             await self._follow(connection, link)
-            return
+        else:
+            await self._serve_connected(connection, runner, paced)
+
+    async def _opening(
+        self, connection: Connection, request: web.Request, wanted: ConnectRequest
+    ) -> Opening | None:
+        """The session that a client asks for; None: it asked for none in time, or has disconnected.
+
+        Raises Unauthorized, and InvalidRequest if its frames are not valid.
+        """
+        protocol = connection.protocol
+        if not isinstance(protocol, CarriesKey):
+            admitted = self._admit(request)
+        opening = await connection.opening(wanted)
+        if opening is None:
+            return None
+        if isinstance(protocol, CarriesKey):
+            admitted = self._admit(request, opening.key)
+        # the settings of the key take precedence over those of the protocol
+        if opening.patch and admitted.patch:
+            connection.put_first(SessionUpdate(session=admitted.patch))
+        return replace(
+            opening,
+            who=admitted.who,
+            patch=opening.patch or admitted.patch,
+            transport=f"websocket {wanted.path}",
+            client=request.remote or "",
+        )
+
+    async def _serve_connected(
+        self, connection: Connection, runner: Runner, paced: PacedPeer | None
+    ) -> None:
+        """Serve a session that ends with its connection."""
         silence = asyncio.get_running_loop().call_later(NO_SOUND_S, connection.note_silence)
 
         def gone() -> None:
@@ -215,9 +230,9 @@ class WebSocketEndpoint:
             return resumption.ticket(wanted.query, who)
         return None
 
-    def _attached(self, ticket: Ticket, connection: Connection) -> ResumableLink | None:
+    async def _attached(self, ticket: Ticket, connection: Connection) -> ResumableLink | None:
         """The link of a session that is still served here, with this connection from now on."""
-        served = ticket.service.served(ticket.key)
+        served = await ticket.service.still_served(ticket.key)
         link = self._links.get(served) if served else None
         if served is None or link is None or served.runner is None:
             return None

@@ -11,72 +11,45 @@ import asyncio
 import json
 import logging
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import aiohttp
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from multidict import CIMultiDict
-from yarl import URL
 
 from vivavoce.api.http_errors import json_response
 from vivavoce.api.public import READY, ReadyStatus
 from vivavoce.runtime.cluster import Cluster
 from vivavoce.runtime.places import Locations, Place, node_tag, place_of, place_of_uuid
-from vivavoce.transports.frame_guard import MAX_MESSAGE_BYTES
+from vivavoce.workers.forward_client import ADDRESS_HEADER, ForwardClient, ForwardTarget
 from vivavoce.workers.hops import HOP_HEADER, HopError, Neighbours
 from vivavoce.workers.lists import LISTS, JoinedList
 from vivavoce.workers.messages import WorkerPlace, client_socket, supervisor_socket
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 1.0
 SUMMARY_TIMEOUT_S = 3.0
-CLOSE_TIMEOUT_S = 2.0
-ANSWER_TIMEOUT_S = 60.0
-"""The longest time between two pieces of an answer; event streams send something more often."""
 RESUMED_TIMEOUT_S = 10.0
 """The longest wait for the answer to a client that resumes: its conversation can continue here."""
-HEARTBEAT_S = 10.0
-"""Between pings to another process; without a pong for half of it the connection is closed."""
-ADDRESS_HEADER = "X-Vivavoce-Client"
-"""The header with the address of the client, between workers."""
 SUMMARIES = frozenset({"/metrics", "/health", "/ready"})
 """Paths that the supervisor answers for all workers."""
 VOXRAY_READY = "/api/v1/ready"
 LOADED_PREFIX = "/api/ps/"
 """Models are loaded and unloaded in all workers."""
-EVENT_STREAM = "text/event-stream"
 MAX_BODY_BYTES = 1 << 20
 """The part of an offer in which the id of a call is searched."""
 _OFFER_PATHS = frozenset({"/api/offer"})
 _START_PATHS = frozenset({"/start", "/api/v1/start"})
 _SESSION_ROUTE = "/v1/sessions/{session_id}"
 _RECORDING_ROUTE = "/v1/admin/recordings/{name}"
-_HOP_HEADERS = frozenset(
-    {
-        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),
-        *("trailers", "transfer-encoding", "upgrade", "content-length", "host"),
-        *(HOP_HEADER.lower(), ADDRESS_HEADER.lower()),
-    }
-)  # RFC 9110, 7.6.1, those that the client library writes, and our own
 _MEANT = (401, 403, 404, 410)
 """Refusals of a WebSocket that are the same wherever its client comes to."""
 _GONE = (
     "The node that had this call or session is gone. Make the call again; with its resume_token a "
     "conversation goes on."
 )
-
-
-class ForwardTarget(NamedTuple):
-    """A process to which requests are forwarded."""
-
-    url: str
-    socket: str = ""
-    """Its Unix socket; "": it is another node."""
 
 
 def _connection_id(body: bytes) -> str:
@@ -106,7 +79,7 @@ class Forwarder:
         self._neighbours = neighbours
         self._locations = locations
         self._has_session = has_session
-        self._sessions: dict[str, aiohttp.ClientSession] = {}  # by Unix socket or address
+        self._client = ForwardClient(None if neighbours is None else neighbours.signer)
 
     def add_to(self, app: web.Application) -> None:
         """Runs after the authentication, so that only authenticated requests are forwarded."""
@@ -116,7 +89,11 @@ class Forwarder:
             return await self.respond(request, handler)
 
         app.middlewares.append(forward)
-        app.on_cleanup.append(self.close)
+
+        async def close(_app: web.Application) -> None:
+            await self._client.close()
+
+        app.on_cleanup.append(close)
 
     async def respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if ADDRESS_HEADER in request.headers and _is_local_socket(request):
@@ -231,11 +208,19 @@ class Forwarder:
         """The answer of another process; None: that process does not have the session, so the
         conversation continues here. Raises aiohttp.ClientError and TimeoutError if nothing has
         been sent to the client yet."""
+        resumes = _is_resumption(request)
         if request.headers.get("Upgrade", "").lower() == "websocket":
-            return await self._web_socket(request, target)
-        async with asyncio.timeout(RESUMED_TIMEOUT_S if _is_resumption(request) else None):
-            answer = await self._request(request, target)
-        return None if answer.status >= 500 and _is_resumption(request) else answer
+            try:
+                return await self._client.web_socket(
+                    request, target, open_timeout_s=RESUMED_TIMEOUT_S
+                )
+            except aiohttp.WSServerHandshakeError as exc:
+                if exc.status not in _MEANT and resumes:
+                    return None
+                raise _refusal(exc.status) from exc
+        async with asyncio.timeout(RESUMED_TIMEOUT_S if resumes else None):
+            answer = await self._client.request(request, target)
+        return None if answer.status >= 500 and resumes else answer
 
     def _client_of(self, request: web.Request) -> str:
         """The address of the client of another node. Raises HTTPForbidden."""
@@ -246,23 +231,19 @@ class Forwarder:
         except HopError as exc:
             raise web.HTTPForbidden(text=str(exc)) from exc
 
-    async def close(self, _app: web.Application) -> None:
-        for session in self._sessions.values():
-            await session.close()
-
     async def _summary(self, request: web.Request) -> web.StreamResponse | None:
         """The supervisor's answer; None: it does not answer, and this process answers for
         itself."""
         try:
             async with asyncio.timeout(SUMMARY_TIMEOUT_S):
-                return await self._request(request, self._supervisor)
+                return await self._client.request(request, self._supervisor)
         except (aiohttp.ClientError, TimeoutError) as exc:
             log.warning("the supervisor does not answer: %s", exc)
             return None
 
     async def _voxray_ready(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """What the supervisor says of all workers, in Voxray's envelope."""
-        client = self._client(self._supervisor)
+        client = self._client.session(self._supervisor)
         try:
             async with (
                 asyncio.timeout(SUMMARY_TIMEOUT_S),
@@ -294,7 +275,10 @@ class Forwarder:
     async def _part(self, request: web.Request, target: ForwardTarget, joined: JoinedList) -> Any:
         """The list of another process; None: it does not answer."""
         try:
-            async with asyncio.timeout(SUMMARY_TIMEOUT_S), self._asked(request, target) as answer:
+            async with (
+                asyncio.timeout(SUMMARY_TIMEOUT_S),
+                self._client.asked(request, target) as answer,
+            ):
                 if answer.status != 200:
                     raise aiohttp.ClientError(f"status {answer.status}")
                 return msgspec.json.decode(await answer.read(), type=joined.type)
@@ -310,7 +294,7 @@ class Forwarder:
             return own
         for number in self._place.others:
             try:
-                answer = await self._request(request, self._worker(number))
+                answer = await self._client.request(request, self._worker(number))
             except (aiohttp.ClientError, TimeoutError) as exc:  # it loads at the first use
                 log.warning("worker w%d does not answer: %s", number, exc)
                 continue
@@ -324,117 +308,6 @@ class Forwarder:
     @property
     def _supervisor(self) -> ForwardTarget:
         return ForwardTarget("http://localhost", supervisor_socket(self._place.folder))
-
-    def _headers(self, request: web.Request, target: ForwardTarget) -> CIMultiDict[str]:
-        """The headers of a request, with the address and the scheme of its client."""
-        headers = CIMultiDict(
-            (name, value)
-            for name, value in request.headers.items()
-            if name.lower() not in _HOP_HEADERS
-        )
-        headers["Host"] = request.host
-        client = request.remote or ""
-        if target.socket:
-            headers[ADDRESS_HEADER] = client
-        elif self._neighbours is not None:
-            signer = self._neighbours.signer
-            headers[HOP_HEADER] = signer.sign(request.method, request.raw_path, client)
-        headers.setdefault("X-Forwarded-Proto", request.scheme)
-        return headers
-
-    @asynccontextmanager
-    async def _asked(
-        self, request: web.Request, target: ForwardTarget
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer of another process to the same request."""
-        async with self._client(target).request(
-            request.method,
-            URL(f"{target.url}{request.raw_path}", encoded=True),
-            headers=self._headers(request, target),
-            data=await request.read(),
-            allow_redirects=False,
-        ) as answer:
-            yield answer
-
-    async def _request(self, request: web.Request, target: ForwardTarget) -> web.StreamResponse:
-        async with self._asked(request, target) as answer:
-            headers = CIMultiDict(
-                (name, value)
-                for name, value in answer.headers.items()
-                if name.lower() not in _HOP_HEADERS
-            )
-            if answer.content_type != EVENT_STREAM:
-                return web.Response(status=answer.status, headers=headers, body=await answer.read())
-            stream = web.StreamResponse(status=answer.status, headers=headers)
-            try:
-                await stream.prepare(request)
-                async for piece in answer.content.iter_any():
-                    await stream.write(piece)
-                await stream.write_eof()
-            except (aiohttp.ClientError, ConnectionError, TimeoutError) as exc:
-                log.info("%s: the stream of another process broke off: %s", request.path, exc)
-                if request.transport is not None:
-                    request.transport.abort()  # an orderly end would say that it is complete
-            return stream
-
-    async def _web_socket(
-        self, request: web.Request, target: ForwardTarget
-    ) -> web.StreamResponse | None:
-        """None: as in _forwarded()."""
-        offered = request.headers.get("Sec-WebSocket-Protocol", "")
-        headers = CIMultiDict(
-            (name, value)
-            for name, value in self._headers(request, target).items()
-            if not name.lower().startswith("sec-websocket-")
-        )
-        try:
-            async with asyncio.timeout(RESUMED_TIMEOUT_S):
-                there = await self._client(target).ws_connect(
-                    URL(f"{target.url}{request.raw_path}", encoded=True),
-                    headers=headers,
-                    protocols=[name.strip() for name in offered.split(",") if name.strip()],
-                    autoping=False,
-                    heartbeat=HEARTBEAT_S,
-                    compress=0,
-                    max_msg_size=MAX_MESSAGE_BYTES,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-                )
-        except aiohttp.WSServerHandshakeError as exc:
-            if exc.status not in _MEANT and _is_resumption(request):
-                return None
-            raise _refusal(exc.status) from exc
-        here = web.WebSocketResponse(
-            autoping=False,
-            compress=False,
-            max_msg_size=MAX_MESSAGE_BYTES,
-            protocols=[there.protocol] if there.protocol else (),
-            timeout=CLOSE_TIMEOUT_S,
-        )
-        try:
-            await here.prepare(request)
-            await _join(here, there)
-        except ConnectionError as exc:
-            log.info("%s: the client has gone: %s", request.path, exc)
-        finally:
-            await there.close()
-        return here
-
-    def _client(self, target: ForwardTarget) -> aiohttp.ClientSession:
-        key = target.socket or target.url
-        if key not in self._sessions:
-            connector: aiohttp.BaseConnector = (
-                aiohttp.UnixConnector(target.socket, limit=0)
-                if target.socket
-                else aiohttp.TCPConnector(limit=0)
-            )
-            self._sessions[key] = aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=ANSWER_TIMEOUT_S
-                ),
-                auto_decompress=False,
-            )
-        return self._sessions[key]
 
 
 def _is_resumption(request: web.Request) -> bool:
@@ -473,44 +346,3 @@ def _refusal(status: int) -> web.HTTPException:
             return web.HTTPGone(text=_GONE)
         case _:
             return web.HTTPServiceUnavailable(headers={"Retry-After": "1"})
-
-
-async def _join(here: web.WebSocketResponse, there: aiohttp.ClientWebSocketResponse) -> None:
-    """Pass frames both ways until one side closes; the other is closed with the same code."""
-    both = [
-        asyncio.create_task(_pass(here, there)),
-        asyncio.create_task(_pass(there, here)),
-    ]
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in both:
-            task.cancel()
-        await asyncio.gather(*both, return_exceptions=True)
-
-
-_Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
-
-
-async def _pass(source: _Socket, sink: _Socket) -> None:
-    try:
-        while True:
-            message = await source.receive()
-            match message.type:
-                case aiohttp.WSMsgType.TEXT:
-                    await sink.send_str(message.data)
-                case aiohttp.WSMsgType.BINARY:
-                    await sink.send_bytes(message.data)
-                case aiohttp.WSMsgType.PING:
-                    await sink.ping(message.data)
-                case aiohttp.WSMsgType.PONG:
-                    await sink.pong(message.data)
-                case _:
-                    break
-    except ConnectionError:
-        return
-    code = source.close_code
-    reason = message.extra if isinstance(message.extra, str) else ""
-    if code is None or code in (1005, 1006):
-        code = 1001 if code is None or code == 1006 else 1000
-    await sink.close(code=code, message=reason.encode()[:123])

@@ -21,7 +21,8 @@ with certificates_later():
 from vivavoce.engines.host import WorkerHost
 from vivavoce.errors import SettingsError
 from vivavoce.server import run_loop
-from vivavoce.settings import FILE, Settings, load, load_tree
+from vivavoce.settings import Settings
+from vivavoce.settings_sources import FILE, load, load_tree
 from vivavoce.telemetry.logs import log_to_stderr
 from vivavoce.voxray_config import find, read
 from vivavoce.workers.messages import WorkerOrder, WorkerPlace, hub_socket, read_order

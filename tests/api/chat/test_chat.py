@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from openai import APIError, InternalServerError, NotFoundError
 
+from tests import idle_clock
 from tests.api.chat.stage import Stage, recording, said, scripted, stage, stage_before, user, wav
 from tests.engines.openai.chat_server import (
     FINISH,
@@ -72,7 +73,7 @@ def test_recording_becomes_text_and_the_rest_is_forwarded_unchanged() -> None:
                 "unknown": {"deep": [1.0, None]},
             }
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_plain_request_and_answer_are_forwarded_byte_for_byte() -> None:
@@ -107,7 +108,7 @@ def test_plain_request_and_answer_are_forwarded_byte_for_byte() -> None:
                 )
             assert bodies == [body, body]
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_plain_stream_is_forwarded_as_it_comes() -> None:
@@ -119,7 +120,7 @@ def test_plain_stream_is_forwarded_as_it_comes() -> None:
                 first = await response.content.readany()
                 assert first == b"data: " + text("One ").encode() + b"\n\n"
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_configured_model_name_is_replaced_by_the_endpoints_model() -> None:
@@ -129,7 +130,7 @@ def test_configured_model_name_is_replaced_by_the_endpoints_model() -> None:
                 await here.client.chat.completions.create(model=model, messages=HELLO, **extra)
             assert [asked.body["model"] for asked in server.asked] == ["llama", "llama", "mine"]
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_model_unknown_to_the_endpoint_is_replaced_by_the_configured_one() -> None:
@@ -143,7 +144,7 @@ def test_model_unknown_to_the_endpoint_is_replaced_by_the_configured_one() -> No
             models = [asked.body["model"] for asked in server.asked]
             assert models == ["gpt-4o", "llama", "llama"]
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_whole_answer_is_spoken_in_the_requested_voice() -> None:
@@ -163,7 +164,7 @@ def test_whole_answer_is_spoken_in_the_requested_voice() -> None:
             assert len(b64decode(message.audio.data)) == 2 * 24 * 60 * len(TWO_CLAUSES)
             assert {voice for _, voice, _ in here.tts.spoken} == {"ash"}
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_unknown_voice_falls_back_to_the_default() -> None:
@@ -175,7 +176,7 @@ def test_unknown_voice_falls_back_to_the_default() -> None:
             )
             assert here.tts.spoken == [("Hello.", "sage", 1.0)]
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_streamed_answer_is_spoken_clause_by_clause() -> None:
@@ -223,7 +224,7 @@ def test_streamed_answer_is_spoken_clause_by_clause() -> None:
         assert chunks[-1].usage is not None
         assert chunks[-1].usage.total_tokens == 3
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_each_choice_has_its_own_speech() -> None:
@@ -252,7 +253,7 @@ def test_each_choice_has_its_own_speech() -> None:
             assert sorted(words) == ["One is this.", "Two is that, and longer."]
             assert [len(b64decode(s)) for s in sound] == [2 * 24 * 60 * len(w) for w in words]
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_function_calls_pass_through_a_spoken_answer() -> None:
@@ -282,7 +283,7 @@ def test_function_calls_pass_through_a_spoken_answer() -> None:
             assert choices[0].delta.tool_calls is not None
             assert choices[1].finish_reason == "tool_calls"
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_earlier_answer_is_found_by_its_id() -> None:
@@ -306,7 +307,7 @@ def test_earlier_answer_is_found_by_its_id() -> None:
             status, param, _ = await here.refusal(messages=[*HELLO, unknown])
             assert (status, param) == (400, "messages[1].audio.id")
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_ten_turns_transcribe_each_recording_once() -> None:
@@ -328,7 +329,7 @@ def test_ten_turns_transcribe_each_recording_once() -> None:
                 messages.append({"role": "assistant", "audio": {"id": audio_id}})
             assert len(here.stt.heard) == 10
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_recordings_of_one_request_are_transcribed_concurrently() -> None:
@@ -344,7 +345,7 @@ def test_recordings_of_one_request_are_transcribed_concurrently() -> None:
             assert asyncio.get_running_loop().time() - started < 4 * 0.2
             assert len(here.stt.heard) == 4
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_failure_before_the_answer_is_an_error_and_later_an_event() -> None:
@@ -361,7 +362,7 @@ def test_failure_before_the_answer_is_an_error_and_later_an_event() -> None:
                 async for _ in stream:
                     pass
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_endpoint_that_breaks_off_sends_no_done() -> None:
@@ -372,7 +373,7 @@ def test_endpoint_that_breaks_off_sends_no_done() -> None:
             with pytest.raises(APIError, match="broke off"):
                 await _read(here, SPOKEN)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 async def _read(here: Stage, extra: Any) -> None:
@@ -394,7 +395,7 @@ def test_client_disconnect_stops_the_work(spoken: bool) -> None:
                 ask.cancel()
                 await server.aborted.wait()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_body_that_is_too_large_is_413() -> None:
@@ -403,7 +404,7 @@ def test_body_that_is_too_large_is_413() -> None:
             status, param, message = await here.refusal(messages=[user(recording())])
             assert (status, param, message) == (413, None, "The request is too large.")
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_reasoning_content_is_not_spoken() -> None:
@@ -412,7 +413,7 @@ def test_reasoning_content_is_not_spoken() -> None:
             await _read(here, SPOKEN)
             assert [spoken for spoken, _, _ in here.tts.spoken] == ["Hello there."]
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("format_", ["wav", "mp3", "opus", "aac", "flac", "pcm16"])
@@ -438,4 +439,4 @@ def test_every_format_whole_and_streamed(format_: str) -> None:
             with wave.open(BytesIO(b64decode(sounds[0]))) as got:
                 assert got.getnframes() == round(RATE * seconds)
 
-    asyncio.run(main())
+    idle_clock.run(main())

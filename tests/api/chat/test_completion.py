@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
+from tests import idle_clock
 from tests.api.chat.stage import recording, scripted, stage, user, wav
 from vivavoce.api.chat.endpoint import passed
 from vivavoce.engines.base import ChatEvent, ChatRequest, TextDelta
@@ -36,7 +37,7 @@ def test_whole_answer_has_text_calls_and_usage() -> None:
             assert done.usage is not None
             assert (done.usage.prompt_tokens, done.usage.total_tokens) == (10, 16)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_streamed_answer_adds_up_to_the_whole_one() -> None:
@@ -57,7 +58,7 @@ def test_streamed_answer_adds_up_to_the_whole_one() -> None:
         assert done.usage is not None
         assert done.usage.total_tokens == 8
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_usage_chunk_is_sent_only_where_it_is_requested() -> None:
@@ -73,7 +74,7 @@ def test_usage_chunk_is_sent_only_where_it_is_requested() -> None:
             assert [chunk.usage is None for chunk in got] == [True, True, False]
             assert len({chunk.id for chunk in got}) == 1
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_long_recording_reaches_the_engine_as_text() -> None:
@@ -86,7 +87,7 @@ def test_long_recording_reaches_the_engine_as_text() -> None:
                 "", (Message(role="user", content=(InputText("a long story"),)),)
             )
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 class Endless(ScriptedLLM):
@@ -131,7 +132,7 @@ def test_client_disconnect_stops_the_engine(more: dict[str, Any]) -> None:
             async with asyncio.timeout(60):
                 await llm.stopped.wait()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_connection_headers_are_not_passed_on() -> None:

@@ -1,6 +1,5 @@
 """Recordings that cannot be used: which one, and why."""
 
-import asyncio
 import zipfile
 from base64 import b64encode
 from io import BytesIO
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests import idle_clock
 from tests.api.chat.stage import recording, scripted, stage, user, wav
 from vivavoce.protocol.bounds import MAX_DEPTH
 
@@ -46,7 +46,7 @@ def test_unusable_recording_is_named_in_the_error(part: Any, reason: str) -> Non
             assert reason in message
             assert message[0].isupper()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_recording_without_speech_is_refused() -> None:
@@ -56,7 +56,7 @@ def test_recording_without_speech_is_refused() -> None:
             assert (status, param) == (400, "messages[0].content[0].input_audio.data")
             assert message == "No speech was found in the recording."
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_container_is_found_in_the_bytes_and_raw_samples_need_pcm16() -> None:
@@ -71,7 +71,7 @@ def test_container_is_found_in_the_bytes_and_raw_samples_need_pcm16() -> None:
                 assert done.choices[0].message.content == "Yes."
             assert here.stt.heard == [8000, 8000, 8000]
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_recogniser_failure_is_503() -> None:
@@ -81,7 +81,7 @@ def test_recogniser_failure_is_503() -> None:
             status, _, message = await here.refusal(messages=[user(recording())])
             assert (status, message) == (503, "the recogniser is gone")
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH + 2, 5_000, 200_000], ids=str)
@@ -97,4 +97,4 @@ def test_request_nested_too_deeply_is_refused(levels: int) -> None:
                 "accepted."
             )
 
-    asyncio.run(main())
+    idle_clock.run(main())

@@ -18,7 +18,10 @@ from aiortc import (
 from tests.server import Server
 from tests.transports.webrtc.caller import ASK, WAIT_SECONDS
 from vivavoce.audio.formats import RATE
-from vivavoce.transports.webrtc.aiortc_patches import PayloadReceiver
+from vivavoce.transports.webrtc.aiortc_patches import (
+    PayloadReceiver,
+    drop_what_a_closed_transport_cannot_send,
+)
 from vivavoce.transports.webrtc.tracks import Microphone, PlayoutTrack
 
 LOUD = 500  # RMS amplitude above which a frame counts as sound
@@ -30,6 +33,8 @@ class Client:
     def __init__(self, label: str = "oai-events", direction: str = "sendrecv") -> None:
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.channel: RTCDataChannel = self.connection.createDataChannel(label)
+        assert self.connection.sctp
+        drop_what_a_closed_transport_cannot_send(self.connection.sctp)
         self.events: list[dict[str, Any]] = []
         self.location = ""
         self.heard = bytearray()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests import idle_clock
 from tests.runtime.stage import MODELS, ScriptedEngines, make_runner, question, template
 from vivavoce.protocol.codec import GA, encode
 from vivavoce.protocol.server import AnyServerEvent, InputAudioCleared
@@ -249,7 +250,7 @@ def test_connection_that_fails_to_start_ends_the_session() -> None:
         await call.hang_up()
         return posted.facts
 
-    assert asyncio.run(main()) == [Disconnected()]
+    assert idle_clock.run(main()) == [Disconnected()]
 
 
 @pytest.mark.parametrize("packets", [True, False])

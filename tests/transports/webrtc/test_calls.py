@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests import idle_clock
 from tests.server import HOST, Server, scripted, serving
 from tests.transports.webrtc.call_stage import Client, in_call, tone
 from tests.transports.webrtc.caller import calling, until
@@ -21,7 +22,7 @@ from vivavoce.transports.webrtc.settings import WebRTCSettings
 
 ANSWER = "one two three four five six seven eight nine ten eleven"
 SDP = {"Content-Type": "application/sdp"}
-PORTS = "42000-42099"
+PORTS = "22000-22099"  # not among those that the system gives to others
 
 
 def call_server(**reach: Any) -> AbstractAsyncContextManager[Server]:
@@ -96,7 +97,7 @@ def test_answer_is_heard_and_its_playback_reported() -> None:
             ]
             assert order == sorted(order)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_interruption_truncates_the_answer_to_what_was_played() -> None:
@@ -119,7 +120,7 @@ def test_interruption_truncates_the_answer_to_what_was_played() -> None:
             assert abs(client.loud_ms - truncated["audio_end_ms"]) <= 40
             assert truncated["audio_end_ms"] < len(ANSWER) * 40
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_output_audio_buffer_clear_stops_playback() -> None:
@@ -140,7 +141,7 @@ def test_output_audio_buffer_clear_stops_playback() -> None:
             assert part["transcript"] in ANSWER
             assert 200 <= truncated["audio_end_ms"] < len(ANSWER) * 40
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_call_with_five_percent_packet_loss_is_answered() -> None:
@@ -153,7 +154,7 @@ def test_call_with_five_percent_packet_loss_is_answered() -> None:
             await client.until("output_audio_buffer.stopped")
             await until(lambda: client.loud_ms > 0.7 * len(ANSWER) * 40)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_ended_call_gives_back_tasks_and_ports() -> None:
@@ -161,7 +162,7 @@ def test_ended_call_gives_back_tasks_and_ports() -> None:
         async with call_server(udp_ports=PORTS) as server:
             before = asyncio.all_tasks()
             async with in_call(server) as client:
-                assert bound(range(42000, 42100)) != []
+                assert bound(range(22000, 22100)) != []
                 headers = {"Content-Type": "application/json"}
                 status, body, _ = await post(server, client.location + "/hangup", headers=headers)
                 assert (status, body) == (200, "")
@@ -173,9 +174,9 @@ def test_ended_call_gives_back_tasks_and_ports() -> None:
                 assert len(server.sessions) == 1
             await until(lambda: len(server.sessions) == 0)
             await until(lambda: asyncio.all_tasks() <= before)
-            await until(lambda: bound(range(42000, 42100)) == [])
+            await until(lambda: bound(range(22000, 22100)) == [])
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_fifty_calls_give_back_tasks_ports_and_threads() -> None:
@@ -193,10 +194,10 @@ def test_fifty_calls_give_back_tasks_ports_and_threads() -> None:
                         group.create_task(call.__aexit__(None, None, None))
             await until(lambda: len(server.sessions) == 0)
             await until(lambda: asyncio.all_tasks() <= before)
-            await until(lambda: bound(range(42000, 42100)) == [])
+            await until(lambda: bound(range(22000, 22100)) == [])
             assert threading.active_count() <= threads + 8  # the loop's own pool, and no more
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_client_that_goes_silent_ends_the_call() -> None:
@@ -208,7 +209,7 @@ def test_client_that_goes_silent_ends_the_call() -> None:
             ice.transport.transport._connection._nominated.clear()
             await until(lambda: len(server.sessions) == 0)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_client_that_never_connects_ends_the_call() -> None:
@@ -222,7 +223,7 @@ def test_client_that_never_connects_ends_the_call() -> None:
             await until(lambda: len(server.sessions) == 0)
             await client.connection.close()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_sideband_receives_every_event_and_may_send() -> None:
@@ -243,7 +244,7 @@ def test_sideband_receives_every_event_and_may_send() -> None:
                 await post(server, client.location + "/hangup")
                 assert (await listener.read_until_closed())[1] == "the call was hung up"
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_sideband_of_an_unknown_call_is_refused() -> None:
@@ -253,20 +254,20 @@ def test_sideband_of_an_unknown_call_is_refused() -> None:
                 async with calling(server, "/v1/realtime?call_id=rtc_unknown"):
                     pass
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_call_without_a_free_port_is_refused() -> None:
     async def main() -> None:
         async with call_server(
-            udp_ports="42100-42100", announce_address=("203.0.113.7",)
+            udp_ports="22100-22100", announce_address=("203.0.113.7",)
         ) as server:
             first, second = Client(), Client()
             status, answer, _ = await post(
                 server, "/v1/realtime/calls", data=await first.offer(), headers=SDP
             )
             assert status == 201
-            assert " 203.0.113.7 42100 typ host" in answer
+            assert " 203.0.113.7 22100 typ host" in answer
             status, problem, _ = await post(
                 server, "/v1/realtime/calls", data=await second.offer(), headers=SDP
             )
@@ -275,7 +276,7 @@ def test_call_without_a_free_port_is_refused() -> None:
             await first.connection.close()
             await second.connection.close()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_call_is_made_by_every_form_in_use() -> None:
@@ -311,7 +312,7 @@ def test_call_is_made_by_every_form_in_use() -> None:
                     )
         await client.connection.close()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def _form(offer: str, session: bytes, *, typed: bool) -> aiohttp.FormData:
@@ -330,7 +331,7 @@ def test_malformed_form_is_refused() -> None:
             )
             return status, problem["error"]["message"]
 
-    status, message = asyncio.run(main())
+    status, message = idle_clock.run(main())
     assert status == 400
     assert message.startswith("The form cannot be read")
 
@@ -356,7 +357,7 @@ def test_invalid_call_request_is_refused(data: Any, param: str | None) -> None:
             assert problem["error"]["type"] == "invalid_request_error"
             assert len(server.sessions) == 0
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_short_lived_key_opens_a_call_with_its_settings() -> None:
@@ -375,7 +376,7 @@ def test_short_lived_key_opens_a_call_with_its_settings() -> None:
             )
             assert (status, problem["error"]["code"]) == (401, "invalid_api_key")
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_call_at_the_beta_address_speaks_beta() -> None:
@@ -403,7 +404,7 @@ def test_call_at_the_beta_address_speaks_beta() -> None:
         finally:
             await client.connection.close()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_beta_settings_that_a_session_refuses_are_named_by_their_beta_path() -> None:
@@ -422,10 +423,10 @@ def test_beta_settings_that_a_session_refuses_are_named_by_their_beta_path() -> 
             assert place in problem["error"]["message"]
             assert len(server.sessions) == 0
             await until(lambda: asyncio.all_tasks() <= before)
-            await until(lambda: bound(range(42000, 42100)) == [])
+            await until(lambda: bound(range(22000, 22100)) == [])
         await client.connection.close()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_ended_call_frees_its_session_without_garbage_collection() -> None:
@@ -447,7 +448,7 @@ def test_ended_call_frees_its_session_without_garbage_collection() -> None:
     gc.collect()
     gc.disable()
     try:
-        assert asyncio.run(main())() is None
+        assert idle_clock.run(main())() is None
     finally:
         gc.enable()
 
@@ -469,4 +470,4 @@ def test_settings_of_the_other_protocol_are_refused_by_their_path(
             assert (answer[0], answer[1]["error"]["param"]) == (status, param)
             assert len(server.sessions) == 0
 
-    asyncio.run(main())
+    idle_clock.run(main())

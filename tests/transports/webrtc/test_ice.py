@@ -1,10 +1,9 @@
 """The addresses and ports that a call announces."""
 
-import asyncio
-
 import pytest
 from aioice import Candidate, Connection
 
+from tests import idle_clock
 from vivavoce.transports.webrtc.ice import CandidateGatherer
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 
@@ -30,7 +29,7 @@ def gathered(
         finally:
             await connection.close()
 
-    return asyncio.run(main())
+    return idle_clock.run(main())
 
 
 def ports_of(candidates: list[Candidate], host: str) -> list[int]:

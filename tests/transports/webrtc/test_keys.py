@@ -1,6 +1,5 @@
 """Which keys may hang a call up and open its sideband."""
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +7,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from tests import idle_clock
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.call_stage import in_call
 from tests.transports.webrtc.caller import calling, until
@@ -68,7 +68,7 @@ def test_short_lived_key_reaches_only_the_calls_that_it_opened() -> None:
                 assert (await post(server, hang_up, own))[0] == 404
                 assert (await post(server, hang_up, "vv-theirs"))[0] == 200
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 class Ignoring:
@@ -93,5 +93,5 @@ def test_call_carries_the_name_of_its_key_or_of_the_key_that_minted_it() -> None
                 async with in_call(server, **bearer(key)):
                     pass
 
-    asyncio.run(main())
+    idle_clock.run(main())
     assert opened_by == ["theirs", "ours"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests import idle_clock
 from tests.server import scripted, serving
 from tests.transports.webrtc.call_stage import Client
 from tests.transports.webrtc.caller import until
@@ -30,7 +31,7 @@ def offer() -> str:
         finally:
             await client.connection.close()
 
-    return asyncio.run(main())
+    return idle_clock.run(main())
 
 
 def test_offer_of_audio_and_data_is_accepted_whole(offer: str) -> None:
@@ -130,7 +131,7 @@ def test_mutated_offers_are_answered_or_refused(offer: str) -> None:
             await until(lambda: asyncio.all_tasks() <= before)
         assert set(statuses) == {201, 400}
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def mutant(sdp: str, chance: random.Random) -> str:

@@ -1,6 +1,5 @@
 """Calls whose client comes back: with another connection, or after its server was killed."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 
+from tests import idle_clock
 from tests.server import scripted, serving, serving_until_killed, wait_until_answer_is_stored
 from tests.transports.webrtc.call_stage import Client
 from vivavoce.store.sqlite import SQLiteStore
@@ -80,7 +80,7 @@ def test_new_call_within_the_grace_time_has_the_call_id_the_session_and_the_answ
                 assert words_of(second) == WORDS
                 assert second.loud_ms > 0
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_new_call_after_a_killed_server_goes_on_with_the_conversation(tmp_path: Path) -> None:
@@ -111,4 +111,4 @@ def test_new_call_after_a_killed_server_goes_on_with_the_conversation(tmp_path: 
                 assert f"{heard} {words_of(second)}".strip() == LONG
                 assert not server.llm.requests
 
-    asyncio.run(main())
+    idle_clock.run(main())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vivavoce.errors import SettingsError
-from vivavoce.settings import load
+from vivavoce.settings_sources import load
 from vivavoce.transports.webrtc.ice import ice_servers
 from vivavoce.transports.webrtc.settings import WebRTCSettings
 

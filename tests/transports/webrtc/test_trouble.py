@@ -1,12 +1,15 @@
 """Calls that fail: invalid messages, clients that leave in any phase, a full server, a shutdown."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from aiortc.rtcsctptransport import WEBRTC_DCEP, WEBRTC_STRING
+from aiortc import RTCSctpTransport
+from aiortc.rtcsctptransport import WEBRTC_DCEP, WEBRTC_STRING, ForwardTsnChunk
 
+from tests import idle_clock
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.call_stage import Client, in_call, tone
 from tests.transports.webrtc.caller import calling, until
@@ -49,7 +52,7 @@ def test_invalid_messages_are_refused_and_the_call_goes_on() -> None:
             await client.ask()
             await client.until("output_audio_buffer.stopped")
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 async def before_ice(client: Client, answer: str) -> None:
@@ -121,7 +124,7 @@ def test_client_that_leaves_in_any_phase_leaves_no_task() -> None:
             await until(lambda: len(server.sessions) == 0)
             await until(lambda: asyncio.all_tasks() <= before)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def is_over(client: Client) -> bool:
@@ -143,7 +146,7 @@ def test_server_shutdown_ends_calls_in_every_phase() -> None:
             await client.connection.close()
         assert len(server.sessions) == 0
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_full_server_refuses_until_a_call_ends() -> None:
@@ -165,7 +168,30 @@ def test_full_server_refuses_until_a_call_ends() -> None:
                 assert len(server.sessions) == 1
             await second.connection.close()
 
-    asyncio.run(main())
+    idle_clock.run(main())
+
+
+def test_events_for_a_transport_that_has_closed_are_no_error() -> None:
+    """Before the server has found out that the client is gone."""
+
+    async def main() -> None:
+        async with serving() as server, in_call(server) as client:
+            mine = client.connection.sctp
+            (sctp,) = [
+                one
+                for one in gc.get_objects()
+                if isinstance(one, RTCSctpTransport)
+                and one is not mine
+                and one.transport.state == "connected"
+            ]
+            await sctp.transport.stop()
+            sctp._forward_tsn_chunk = ForwardTsnChunk()
+            await sctp._transmit()
+            sctp._association_state = sctp.State.ESTABLISHED
+            sctp._reconfig_queue, sctp._reconfig_request = [1], None
+            await sctp._transmit_reconfig()
+
+    idle_clock.run(main())
 
 
 def test_several_sidebands_change_the_session_and_receive_its_events() -> None:
@@ -190,7 +216,7 @@ def test_several_sidebands_change_the_session_and_receive_its_events() -> None:
                 await client.until("input_audio_buffer.cleared")
             await until(lambda: len(server.sessions) == 0)
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_audio_formats_of_the_session_do_not_change_the_track() -> None:
@@ -212,7 +238,7 @@ def test_audio_formats_of_the_session_do_not_change_the_track() -> None:
             await until(lambda: client.loud_ms > 1000)
             assert client.loud_ms < 1400
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_text_and_out_of_band_responses_are_answered() -> None:
@@ -240,4 +266,4 @@ def test_text_and_out_of_band_responses_are_answered() -> None:
             await client.until("response.output_text.done")
             assert "error" not in client.types
 
-    asyncio.run(main())
+    idle_clock.run(main())

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiortc.sdp import SessionDescription
 
+from tests import idle_clock
 from tests.server import Server, scripted, serving
 from tests.transports.webrtc.call_stage import Client, in_call, tone
 from tests.transports.webrtc.caller import until
@@ -129,7 +130,7 @@ def test_unusual_offers_become_calls() -> None:
             for variant in VARIANTS:
                 calls.create_task(call(server, variant))
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def without_events(offer: str) -> str:
@@ -153,7 +154,7 @@ def test_call_without_a_data_channel_is_answered() -> None:
             finally:
                 await client.connection.close()
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 async def one_way(server: Server, direction: str, *, speaks: bool, hears: bool) -> None:
@@ -178,7 +179,7 @@ def test_call_in_any_direction_is_answered() -> None:
             calls.create_task(one_way(server, "recvonly", speaks=False, hears=True))
             calls.create_task(one_way(server, "inactive", speaks=False, hears=False))
 
-    asyncio.run(main())
+    idle_clock.run(main())
 
 
 def test_transcription_call_is_not_answered() -> None:
@@ -202,4 +203,4 @@ def test_transcription_call_is_not_answered() -> None:
             finally:
                 await client.connection.close()
 
-    asyncio.run(main())
+    idle_clock.run(main())

@@ -10,7 +10,6 @@ from vivavoce.engines.hosted import (
     AcceleratedSettings,
     AtLeastOne,
     HostedSTT,
-    Seconds,
     SecondsOrZero,
 )
 from vivavoce.engines.packs import check_files, weights_folder
@@ -38,7 +37,6 @@ class OnnxAsrSettings(AcceleratedSettings, frozen=True, kw_only=True, forbid_unk
     """Utterances that are decoded together."""
     partial_seconds: SecondsOrZero = 0.6
     """Decode again after so much more speech; 0: only in pauses."""
-    start_seconds: Seconds = 60.0
 
 
 class OnnxAsrSTT(HostedSTT):

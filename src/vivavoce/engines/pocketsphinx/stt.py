@@ -14,7 +14,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedSettings, HostedSTT, Seconds
+from vivavoce.engines.hosted import AtLeastOne, HostedSettings, HostedSTT
 from vivavoce.engines.worker import Hypothesis
 
 if importlib.util.find_spec("pocketsphinx") is None:
@@ -35,7 +35,6 @@ class PocketsphinxSettings(HostedSettings, frozen=True, kw_only=True, forbid_unk
     """Processes. Each takes some 100 MB and keeps at most one core busy."""
     streams_per_worker: AtLeastOne = 4
     """Utterances that a process decodes at the same time; each after the first takes 60 MB."""
-    start_seconds: Seconds = 15.0
 
 
 class PocketsphinxSTT(HostedSTT):

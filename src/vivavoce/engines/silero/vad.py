@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
+from numpy.fft._pocketfft_umath import rfft_n_even  # type: ignore[import-not-found]
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
@@ -229,7 +230,8 @@ class _Network:
         mirrored = windows[:, -2 : -_CONTEXT - 2 : -1]  # at the last sample
         np.concatenate((context, windows, mirrored), axis=1, out=space.samples)
         np.multiply(space.overlapping, self._weights.window, space.frames)
-        np.fft.rfft(space.frames, out=space.spectrum)
+        # a private name of numpy: np.fft.rfft does it in double precision, at twice the cost
+        rfft_n_even(space.frames, _ONE, space.spectrum)
         np.abs(space.spectrum, space.magnitudes)
 
     def _encode(self, space: "_Space") -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from vivavoce.engines.base import Capabilities
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.hosted import AtLeastOne, HostedSTT, Seconds, ThreadedSettings
+from vivavoce.engines.hosted import AtLeastOne, HostedSTT, ThreadedSettings
 from vivavoce.engines.packs import check_files, manifest, weights_folder
 from vivavoce.engines.passages import RecognitionRequest
 from vivavoce.engines.worker import Hypothesis
@@ -49,7 +49,6 @@ class WhisperSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknow
     that of 30 s of audio."""
     hot_words: str = ""
     """Names and words to expect, before the prompt of a client."""
-    start_seconds: Seconds = 30.0
 
 
 class WhisperSTT(HostedSTT):

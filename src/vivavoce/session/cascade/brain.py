@@ -277,14 +277,14 @@ class CascadeBrain:
             self._turns.time_out(self._idle_timeout_ms)
             self._responses.turn_ended(now)
 
-    def pass_input(self, frame: bytes, now: float) -> bool:
-        return False
+    def pass_input(self, frame: bytes, now: float) -> None:
+        return None
 
     def append_of(self, frame: bytes) -> InputAudioAppend | None:
         return self._appends.append(frame)
 
-    def pass_output(self, frame: bytes, now: float) -> bool:
-        return False
+    def pass_output(self, frame: bytes, now: float) -> None:
+        return None
 
     def settle(self, now: float) -> None:
         if self._transcriptions.busy or self._overlaps.busy:

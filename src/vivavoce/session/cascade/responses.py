@@ -25,8 +25,9 @@ from vivavoce.protocol.responses import (
 )
 from vivavoce.session.brain import CONTINUE_INSTRUCTIONS, Shared
 from vivavoce.session.cascade.answer_playback import AnswerPlayback
+from vivavoce.session.cascade.outputs import SpokenMessage
 from vivavoce.session.cascade.planning import plan_of
-from vivavoce.session.cascade.response import Ending, ResponseState, SpokenMessage
+from vivavoce.session.cascade.response import Ending, ResponseState
 from vivavoce.session.cascade.transcriptions import Failure, Transcriptions
 from vivavoce.session.conversation import Entry
 from vivavoce.session.effects import (
@@ -432,8 +433,7 @@ class Responses:
             self._end(response, "completed", None, now)
 
     def _complete_in_writing(self, response: ResponseState, reason: str, now: float) -> None:
-        """Speech synthesis has failed: the answer has all its words, and the client is told why
-        some have no audio."""
+        """Complete a response whose speech synthesis failed: the rest of it was sent as text."""
         message = f"Speech synthesis failed, the answer goes on in writing: {reason}"
         error = ResponseError(type="server_error", code="tts_failed", message=message)
         self._end(response, "completed", StatusDetails(type="completed", error=error), now)

@@ -219,10 +219,7 @@ class Transcriptions:
         return True
 
     def fail(self, key: TranscriptionKey, code: str, reason: str) -> None:
-        """The transcription has failed.
-
-        The client is told once all its audio was received: see failures().
-        """
+        """The transcription has failed. failures() reports it once its audio is complete."""
         if active := self._active.get(key):
             active.failure = (code, reason)
 

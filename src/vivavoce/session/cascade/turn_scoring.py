@@ -49,7 +49,7 @@ class TurnScoring:
     @property
     def awaits_sound(self) -> bool:
         """Whether the sound of this pause is being scored."""
-        return self._options.turn_samples > 0 and self._in_pause and self.evidence.sound is None
+        return self._in_pause and self.evidence.sound is None and self._options.turn_samples > 0
 
     def begin(self, onset: int) -> None:
         """A turn begins. If it follows the last one at once, that one was ended too soon."""

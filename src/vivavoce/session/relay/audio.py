@@ -11,7 +11,7 @@ from vivavoce.audio.formats import (
     Format,
     to_ms,
 )
-from vivavoce.protocol.audio_frames import AudioFrames
+from vivavoce.protocol.audio_frames import AudioFrames, PassedAudio
 from vivavoce.protocol.client import InputAudioAppend, ItemTruncate
 from vivavoce.protocol.items import InputAudio, Message
 from vivavoce.protocol.upstream import UpstreamEvent
@@ -21,19 +21,28 @@ from vivavoce.session.ledger import Ledger
 from vivavoce.session.relay.outbox import Outbox
 
 PIECE_BYTES = 4096
-"""The most recent audio is kept in one piece of at least this length."""
+"""The most recent audio is kept in one piece of at least this length, and dropped by as much."""
 
 
 class RecentAudio:
     """The last PCM of a stream. Dropping its beginning and appending to its end are cheap."""
 
-    __slots__ = ("_dropped", "_pieces", "size")
+    __slots__ = ("_bound", "_pieces", "_size")
 
     def __init__(self) -> None:
-        self.size = 0
-        """Bytes."""
+        self._bound = 0
         self._pieces: list[bytearray] = []
-        self._dropped = 0  # bytes dropped from the first piece
+        self._size = 0  # of all pieces
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return min(self._size, self._bound)
+
+    def keep_last(self, size: int) -> None:
+        """From now on, keep so many bytes."""
+        self._drop()
+        self._bound = size
 
     def add(self, pcm: bytes) -> None:
         pieces = self._pieces
@@ -41,26 +50,29 @@ class RecentAudio:
             pieces[-1] += pcm
         else:
             pieces.append(bytearray(pcm))
-        self.size += len(pcm)
-
-    def keep_last(self, size: int) -> None:
-        """Drop all but the last bytes, so many."""
-        if self.size <= size:
-            return
-        self._dropped += self.size - size
-        self.size = size
-        while self._pieces and self._dropped >= len(self._pieces[0]):
-            self._dropped -= len(self._pieces.pop(0))
-        if self._dropped > 4 * PIECE_BYTES:  # a part of a large frame
-            del self._pieces[0][: self._dropped]
-            self._dropped = 0
+        self._size += len(pcm)
+        if self._size - self._bound > PIECE_BYTES:
+            self._drop()
 
     def clear(self) -> None:
         self._pieces.clear()
-        self._dropped = self.size = 0
+        self._size = 0
+
+    def _drop(self) -> None:
+        """Drop what exceeds the bound."""
+        pieces, excess = self._pieces, self._size - self._bound
+        while excess > 0:
+            first = len(pieces[0])
+            if first > excess:
+                del pieces[0][:excess]
+            else:
+                del pieces[0]
+            self._size -= min(first, excess)
+            excess -= first
 
     def __bytes__(self) -> bytes:
-        return b"".join(self._pieces)[self._dropped :]
+        self._drop()
+        return b"".join(self._pieces)
 
 
 class RelayInput:
@@ -78,7 +90,6 @@ class RelayInput:
         self._rules = shared.options.rules
         self._frames = AudioFrames("input_audio_buffer.append")
         self._pending = RecentAudio()
-        self._kept_bytes = 0  # of it, at most
         self._committed = ("", b"")  # the last turn whose item has not come yet: its id and audio
         self.format: Format = "audio/pcm"
         self._decoder, self._encoder = Decoder(self.format), Encoder(self.format)
@@ -118,18 +129,21 @@ class RelayInput:
         self.turn_item = item_id
         self._bound()
 
-    def passes(self, frame: bytes, now: float) -> bool:
-        """Whether a client's frame is audio that no rule touches. If so, it is counted."""
-        if not (audio := self._frames.audio(frame)):
-            return False
+    def passes(self, frame: bytes, now: float) -> PassedAudio | None:
+        """The audio of a client's frame, if no rule touches it; then it is counted."""
+        frames = self._frames
+        if (found := frames.read(frame)) is None:
+            return None
+        event_id, audio = found
         size = len(audio)
         samples = (
             size // BYTES_PER_SAMPLE if self.format == "audio/pcm" else size * RATE // G711_RATE
         )
         if not self._rules.lets_audio_pass(samples, now):
-            return False
+            return None
         self._keep(self._decoder.feed(audio))
-        return True
+        assert frames.form is not None
+        return frames.form, event_id, size
 
     def take(self, audio: bytes, raw: bytes | None) -> None:
         """Take audio that had to be decoded, in the client's format, with its frame if that is a GA
@@ -167,7 +181,6 @@ class RelayInput:
     def _keep(self, pcm: bytes) -> None:
         """Keep audio for another brain."""
         self._pending.add(pcm)
-        self._pending.keep_last(self._kept_bytes)
         self.position += len(pcm) // BYTES_PER_SAMPLE
 
     def _bound(self) -> None:
@@ -177,7 +190,7 @@ class RelayInput:
         """
         in_turn = self.turn_item is not None or self._shared.options.turn_detection is None
         seconds = self._shared.limits.max_buffer_seconds if in_turn else 1.0
-        self._kept_bytes = int(seconds * RATE) * BYTES_PER_SAMPLE
+        self._pending.keep_last(int(seconds * RATE) * BYTES_PER_SAMPLE)
 
     def _append(self, pcm: bytes) -> None:
         if audio := self._encoder.feed(pcm):
@@ -216,12 +229,15 @@ class RelayOutput:
     def pass_nothing(self) -> None:
         self._frames.forget()
 
-    def passes(self, frame: bytes, now: float) -> bool:
-        """Whether a frame is audio that passes without being decoded. If so, it is counted."""
-        if not (audio := self._frames.audio(frame)):
-            return False
+    def passes(self, frame: bytes, now: float) -> PassedAudio | None:
+        """The audio of a frame that passes without being decoded; it is counted."""
+        frames = self._frames
+        if (found := frames.read(frame)) is None:
+            return None
+        event_id, audio = found
         self._add(*self._passing, audio, now)
-        return True
+        assert frames.form is not None
+        return frames.form, event_id, len(audio)
 
     def _add(
         self, response_id: str, item_id: str, ledger: Ledger | None, audio: bytes, now: float

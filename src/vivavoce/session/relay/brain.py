@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET
 
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.client import (
     InputAudioAppend,
     InputAudioCommit,
@@ -228,17 +229,19 @@ class RelayBrain:
             ItemTruncate(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
         )
 
-    def pass_input(self, frame: bytes, now: float) -> bool:
-        return self._outbox.is_open and not self._lost and self._input.passes(frame, now)
+    def pass_input(self, frame: bytes, now: float) -> PassedAudio | None:
+        if self._lost or not self._outbox.is_open:
+            return None
+        return self._input.passes(frame, now)
 
     def append_of(self, frame: bytes) -> InputAudioAppend | None:
         return None
 
-    def pass_output(self, frame: bytes, now: float) -> bool:
-        if self._lost or not self._output.passes(frame, now):
-            return False
+    def pass_output(self, frame: bytes, now: float) -> PassedAudio | None:
+        if self._lost or (audio := self._output.passes(frame, now)) is None:
+            return None
         self._heard_at = now
-        return True
+        return audio
 
     def continue_audio(self, fact: Fact, now: float) -> bool:
         return False

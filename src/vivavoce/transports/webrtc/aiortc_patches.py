@@ -9,6 +9,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 from aioice import Candidate, Connection
@@ -24,6 +25,7 @@ from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtcsctptransport import WEBRTC_BINARY, WEBRTC_STRING
 from aiortc.rtp import RtpPacket as AiortcPacket
+from OpenSSL import SSL
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,25 @@ def accept_invalid_messages(transport: RTCSctpTransport) -> None:
             log.info("a data channel was not opened: %r", exc)
 
     private._data_channel_receive = receive_any
+
+
+def drop_what_a_closed_transport_cannot_send(transport: RTCSctpTransport) -> None:
+    """Let data be lost, without an error in the log, where the DTLS transport has closed first.
+
+    aiortc sends by ensure_future() and keeps no reference: the exception is logged when the task is
+    collected, where a client leaves while events are sent.
+    """
+    private: Any = transport
+    for name in ("_transmit", "_transmit_reconfig"):
+        setattr(private, name, _until_closed(getattr(private, name)))
+
+
+def _until_closed(send: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    async def sent() -> None:
+        with suppress(ConnectionError, SSL.Error):
+            await send()
+
+    return sent
 
 
 def ice_connection(transport: RTCDtlsTransport) -> Connection:

@@ -133,9 +133,9 @@ class Calls:
         """Lets clients come back to their conversations."""
         return self._sessions.context.resumption
 
-    def served(self, ticket: Ticket) -> "Call | None":
+    async def served(self, ticket: Ticket) -> "Call | None":
         """The call of a conversation that this process serves."""
-        served = ticket.service.served(ticket.key)
+        served = await ticket.service.still_served(ticket.key)
         for active in self._calls.values() if served else ():
             if active.ticket is served and not isinstance(active.call, DirectCall):
                 return active.call

@@ -96,6 +96,7 @@ class CallConnection:
         transports = {transceiver.receiver.transport}
         if connection.sctp:
             aiortc_patches.accept_invalid_messages(connection.sctp)
+            aiortc_patches.drop_what_a_closed_transport_cannot_send(connection.sctp)
             transports.add(connection.sctp.transport)
         self._on_packet()
         for transport in transports:

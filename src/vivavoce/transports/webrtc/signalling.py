@@ -125,8 +125,7 @@ class CallRoutes:
 
     async def _again(self, ticket: Ticket, sdp: str, *, local: bool) -> OpenedCall | None:
         """Another connection of a call that is served here."""
-        await ticket.service.check_served(ticket)
-        call = self._calls.served(ticket)
+        call = await self._calls.served(ticket)
         if call is None or call.runner is None:
             return None
         runner, asked = call.runner, ticket.request

@@ -1,0 +1,16 @@
+"""Base64 of audio, strict: the alphabet of RFC 4648, section 4, and padding.
+
+pybase64 takes a fifth of the instructions of msgspec, and an eighth of those of the standard
+library, which stands in where it is not installed.
+"""
+
+try:
+    from pybase64 import b64decode
+except ModuleNotFoundError:
+    from base64 import b64decode
+
+
+def decode(text: bytes) -> bytes:
+    """Raises ValueError if that is not base64."""
+    decoded: bytes = b64decode(text, validate=True)
+    return decoded
