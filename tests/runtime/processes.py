@@ -1,14 +1,14 @@
 """Several processes of one store in virtual time, and clients that come back to any of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
 from tests.runtime.stage import RecordingPeer, ScriptedEngines, make_context, question
-from tests.store.line import Line
+from tests.store.line import InlineSQLite, Line
 from vivavoce.limits.prices import PriceTable
 from vivavoce.protocol.server import ErrorEvent, ItemDone
 from vivavoce.protocol.session import ServerVad
@@ -22,12 +22,23 @@ from vivavoce.store.base import AccountStore, StoreSettings
 from vivavoce.store.buffered import BufferedAccounts
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.session_meter import SessionMeter
+from vivavoce.testing.virtual_time import run
 
 LIMITS = SessionLimits(say_budget_spent="", say_store_lost="")  # sessions end at once
 
 
 def now() -> float:
     return 1_796_000_000.0 + asyncio.get_running_loop().time()
+
+
+def with_store(script: Callable[[InlineSQLite], Awaitable[None]]) -> None:
+    """Run a script with an empty store."""
+
+    async def main() -> None:
+        async with InlineSQLite(":memory:", wall_clock=now) as store:
+            await script(store)
+
+    run(main())
 
 
 class Caller:
@@ -104,6 +115,11 @@ async def process(
         sessions = Sessions(replace(metered, **context), wall_clock=now)
         yield Process(sessions, resumption, meter, *lines)
         await sessions.drain(0)
+
+
+async def pass_time(seconds: float) -> None:
+    """Wait in virtual time."""
+    await asyncio.sleep(seconds)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -4,13 +4,12 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from tests.runtime.processes import Process, now, process, until
+from tests.runtime.processes import Process, now, process, until, with_store
 from tests.store.line import InlineSQLite
 from vivavoce.limits.accounts import Budget
 from vivavoce.limits.prices import Quantities
 from vivavoce.runtime.resume import TAKEN_OVER_CLOSE
 from vivavoce.store.base import AccountStore, Balance, Charge, UsageRow
-from vivavoce.testing.virtual_time import run
 
 BUDGET = Budget(scope="all", unit="tokens", period="total", limit=10**9)
 
@@ -32,15 +31,14 @@ def in_two_processes(
 ) -> None:
     """At the end nothing is reserved, and all that was booked was charged once."""
 
-    async def main() -> None:
-        async with InlineSQLite(":memory:", wall_clock=now) as store:
-            await store.save("budget", BUDGET.id, msgspec.json.encode(BUDGET))
-            async with process(store, "one") as one, process(store, "two") as two:
-                await script(store, one, two)
-            used = sum(Quantities(**row.used).tokens for row in await rows_of(store))
-            assert await store.balance(BUDGET.id, "total") == Balance(used, 0)
+    async def main(store: InlineSQLite) -> None:
+        await store.save("budget", BUDGET.id, msgspec.json.encode(BUDGET))
+        async with process(store, "one") as one, process(store, "two") as two:
+            await script(store, one, two)
+        used = sum(Quantities(**row.used).tokens for row in await rows_of(store))
+        assert await store.balance(BUDGET.id, "total") == Balance(used, 0)
 
-    run(main())
+    with_store(main)
 
 
 def test_session_that_began_just_before_its_process_was_cut_off_ends_as_superseded() -> None:

@@ -8,7 +8,7 @@ from itertools import groupby
 import msgspec
 import pytest
 
-from tests.runtime.processes import Caller, Process, now, process, until
+from tests.runtime.processes import Caller, Process, pass_time, process, until, with_store
 from tests.runtime.stage import ScriptedEngines, speech
 from tests.store.line import InlineSQLite
 from vivavoce.protocol.items import FunctionTool, Message
@@ -16,7 +16,6 @@ from vivavoce.runtime.resume import ResumeSettings, StoredSession
 from vivavoce.runtime.tools import ServerTool, ToolCall
 from vivavoce.session.conversation import SavedEntry
 from vivavoce.session.policy import Policy
-from vivavoce.testing.virtual_time import run
 
 ANSWER = "one two three four five six seven eight nine ten"
 STALLS = {"stall": True}
@@ -129,9 +128,8 @@ def test_process_killed_in_mid_turn_loses_no_stored_item_and_doubles_none(phase:
         stt={"transcripts": ["who is there"]}, llm={"answers": [phase.rest, ANSWER]}
     )
 
-    async def main() -> None:
+    async def main(store: InlineSQLite) -> None:
         async with (
-            InlineSQLite(":memory:") as store,
             process(store, "one", first, **context) as one,
             process(store, "two", second, **context) as two,
         ):
@@ -157,15 +155,14 @@ def test_process_killed_in_mid_turn_loses_no_stored_item_and_doubles_none(phase:
             *(("user", "Who is there?"), ("assistant", ANSWER)),
         ]
 
-    run(main())
+    with_store(main)
 
 
 def test_conversation_silent_for_longer_than_it_is_stored_outlives_its_processes() -> None:
     silence_s = 2 * ResumeSettings().keep_seconds
 
-    async def main() -> None:
+    async def main(store: InlineSQLite) -> None:
         async with (
-            InlineSQLite(":memory:", wall_clock=now) as store,
             process(store, "one") as one,
             process(store, "two") as two,
             process(store, "three") as three,
@@ -173,10 +170,10 @@ def test_conversation_silent_for_longer_than_it_is_stored_outlives_its_processes
             caller = await one.call()
             await caller.ask()
             for killed, next_ in ((one, two), (two, three)):
-                await asyncio.sleep(silence_s)
+                await pass_time(silence_s)
                 kept = ids(stored(store))
                 await kill(killed, caller)
                 caller = await next_.call(caller.token)
                 assert caller.items == kept
 
-    run(main())
+    with_store(main)
