@@ -95,7 +95,7 @@ async def _spoken(say: Talk, text: str, voice: str, random: np.random.Generator)
         text = text.rstrip(".") + str(random.choice(["!", ",", "..."]))
     sound = await say(text, voice, float(speed))
     at = np.arange(0, len(sound) - 1, pitch)
-    return np.interp(at, np.arange(len(sound)), sound)
+    return np.asarray(np.interp(at, np.arange(len(sound)), sound), np.float64)
 
 
 def _texts() -> Iterator[tuple[Kind, str]]:
