@@ -47,6 +47,14 @@ class Item(NamedTuple):
     is_whole: bool = True
     """False: an answer that was cut."""
 
+    def begins(self, whole: "Item") -> bool:
+        """Whether this is an answer without the last words of `whole`."""
+        return (
+            self.role == "assistant"
+            and self.text != whole.text
+            and whole.text.startswith(self.text)
+        )
+
 
 @dataclass
 class Totals:
@@ -367,9 +375,14 @@ class Talker:
             self._totals.changed += 1
             self._totals.note(f"{self.session}: other order")
         for item in kept:
-            if item.text and found[item.id].text != item.text:
+            repeated = found[item.id]
+            if repeated is again[-1] and repeated.begins(item):
+                # killed before it had stored that all was played: it says the last words again
+                found[item.id] = repeated._replace(is_whole=False)
+                continue
+            if item.text and repeated.text != item.text:
                 self._totals.changed += 1
-                self._totals.note(f"{self.session}: {item} became {found[item.id]}")
+                self._totals.note(f"{self.session}: {item} became {repeated}")
         said_meanwhile = any(i.role == "user" and i.id not in self.items for i in found.values())
         self.items = found
         self._give_back(tail)

@@ -57,14 +57,16 @@ def deltas(learnt: bytes) -> AudioFrames:
 def test_append_like_the_learnt_one_gives_its_audio(learnt: bytes, later: bytes) -> None:
     event = json.loads(later)
     event_id = event.get("event_id", "").encode()
-    assert appends(learnt).read(later) == (event_id, base64.b64decode(event["audio"]))
+    frames = appends(learnt)
+    assert frames.read(later) == (frames.form, event_id, base64.b64decode(event["audio"]))
     assert appends(learnt).append(later) == codec.decode(later)
     assert appends(learnt).append(later[:-1]) is None
 
 
 @given(st.binary(min_size=1, max_size=400), st.text("abc_-. 1", min_size=1, max_size=40))
 def test_delta_like_the_learnt_one_gives_its_audio(audio: bytes, event_id: str) -> None:
-    assert deltas(delta()).read(delta(audio, event_id)) == (event_id.encode(), audio)
+    frames = deltas(delta())
+    assert frames.read(delta(audio, event_id)) == (frames.form, event_id.encode(), audio)
 
 
 @given(st.binary(min_size=1, max_size=400), st.sampled_from(["", "a", "event_17"]))
@@ -79,7 +81,8 @@ def test_frame_is_its_form_with_its_id_and_its_audio(audio: bytes, name: str) ->
 @pytest.mark.parametrize("text", ["AA==", "AAA=", "AAAA", "////", "+/+/"])
 def test_audio_is_standard_base64_with_padding(text: str) -> None:
     frame = append().replace(base64.b64encode(AUDIO), text.encode())
-    assert appends(append()).read(frame) == (b"", base64.b64decode(text))
+    frames = appends(append())
+    assert frames.read(frame) == (frames.form, b"", base64.b64decode(text))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,7 @@ def test_nothing_is_recognised_before_a_frame_is_learnt_and_after_it_is_forgotte
     assert frames.read(delta()) is None
     assert frames.read(b"") is None
     frames.learn(delta())
-    assert frames.read(delta()) == (b"event_1", AUDIO)
+    assert frames.read(delta()) == (frames.form, b"event_1", AUDIO)
     frames.forget()
     assert frames.form is None
     assert frames.read(delta()) is None

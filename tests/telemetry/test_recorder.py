@@ -101,10 +101,10 @@ def audio_of(frame: bytes, *, output: bool) -> PassedAudio:
     """What a session returns that has recognised the frame."""
     frames = AudioFrames("response.output_audio.delta" if output else "input_audio_buffer.append")
     frames.learn(frame)
-    event_id, audio = frames.read(frame) or (b"", b"")
-    assert audio
-    assert frames.form
-    return frames.form, event_id, len(audio)
+    found = frames.read(frame)
+    assert found
+    form, event_id, audio = found
+    return form, event_id, len(audio)
 
 
 def test_frames_that_passed_are_kept_by_their_form_and_read_as_they_came() -> None:

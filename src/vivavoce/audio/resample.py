@@ -6,10 +6,10 @@ Up to 0.9 of that frequency everything passes (0.85 at 8 kHz); what lies as far 
 edge lies below is damped by more than 60 dB. Half of the filter's length is the lag: below 2 ms.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, gcd
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,8 +23,7 @@ _PCM16 = np.dtype("<i2")
 _MAX_TERM = 1000  # of the ratio in lowest terms: what a filter costs grows with both
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(msgspec.Struct, frozen=True):
     """Every `down` source samples make `up` samples; a row makes `groups` times that."""
 
     up: int
@@ -50,7 +49,7 @@ def filter_of(source_rate: int, target_rate: int) -> Filter:
     reach = min(_CROSSINGS, int(_LAG_S * narrow)) * source_rate / narrow  # in source samples
     half = ceil(reach)
     # One row does several groups, so that BLAS multiplies a few wide rows, not many narrow ones.
-    groups = max(1, round(2 * half / down))
+    groups = max(1, round(half / down))
     instants = np.arange(groups * up) * down / up
     seen = np.arange(1 - half, int(instants[-1]) + half + 1)
     distance = seen[:, None] - instants[None, :]

@@ -33,19 +33,31 @@ class WindowResampler:
         width = (groups // self._rows * fir.up - 1) * fir.down // fir.up + 2 * fir.half
         matrix = fir.matrix[:width, : groups // self._rows * fir.up] / _FULL_SCALE
         self._matrix = np.ascontiguousarray(matrix, np.float32)
+        self._grow(1)
 
     def __call__(self, samples_in: NDArray[np.int16]) -> NDArray[np.float32]:
         """samples_in [n, history + window]: each window behind the sound before it, contiguous.
 
-        Returns [n, window * target / source], in -1..1.
+        Returns [n, window * target / source], in -1..1; the next call overwrites it.
         """
         if self._matrix is None:
             return samples_in.astype(np.float32) / np.float32(_FULL_SCALE)
-        n, width = len(samples_in), len(self._matrix)
+        if (n := len(samples_in)) > len(self._seen):
+            self._grow(n)
         line, sample = samples_in.strides
         strides = (line, self._step * sample, sample)
-        seen = np.ndarray((n, self._rows, width), np.int16, samples_in.data, 0, strides)
-        made = seen.astype(np.float32).reshape(n * self._rows, width) @ self._matrix
+        seen = self._seen[:n]
+        seen[...] = np.ndarray(seen.shape, np.int16, samples_in.data, 0, strides)
+        made = self._made[: n * self._rows]
+        np.matmul(seen.reshape(len(made), -1), self._matrix, made)
         np.minimum(made, 1, out=made)
         np.maximum(made, -1, out=made)
         return made.reshape(n, -1)
+
+    def _grow(self, n: int) -> None:
+        """Make the work space for so many windows. Arrays of this size that are made for each batch
+        are mapped and unmapped each time, which takes longer than to fill them."""
+        assert self._matrix is not None
+        width, height = self._matrix.shape
+        self._seen = np.empty((n, self._rows, width), np.float32)
+        self._made = np.empty((n * self._rows, height), np.float32)

@@ -37,24 +37,22 @@ _HEAD = re.compile(
 _TAIL = re.compile(rb'"(?:\s*,\s*(?:%s))*\s*\}\s*' % _FIELD)
 _KEY = re.compile(rb'"(\w+)"\s*:')
 _is_id = re.compile(rb"%s{1,%d}" % (_TEXT, MAX_ID_BYTES)).fullmatch
-_UNLIKE_ALL = b"-"  # compared with the first 0 bytes of a frame
 
 
 class AudioFrames:
     """Recognises the frames of one type of event, in one stream."""
 
-    __slots__ = ("_after", "_before", "_begin", "_key", "_tail", "_tail_size", "_type", "form")
+    __slots__ = ("_key", "_type", "form")
 
     def __init__(self, event: AudioEvent) -> None:
         self._type = event.encode()
         self._key = _KEYS[event]
         self.form: AudioForm | None = None
         """What all frames like the remembered one have in common; None: no frame is remembered."""
-        self.forget()
 
     def learn(self, frame: bytes) -> None:
         """Recognise frames like this one only."""
-        self.forget()
+        self.form = None
         head = _HEAD.match(frame)
         tail = head and _TAIL.fullmatch(frame, frame.find(b'"', head.end()))
         if not (head and tail) or self._type != (head["type"] or tail["type"]):
@@ -63,49 +61,48 @@ class AudioFrames:
         if len(names) > len(set(names)) or self._key != head["audio"]:
             return
         if head["id"] is None:
-            before, after = frame[: head.end()], b""
+            self.form = (frame[: head.end()], b"", tail[0])
         else:
-            before, after = frame[: head.start("id")], frame[head.end("id") : head.end()]
-        self.form = (before, after, tail[0])
-        self._before, self._after, self._tail = self.form
-        self._begin, self._tail_size = len(before), len(tail[0])
+            after = frame[head.end("id") : head.end()]
+            self.form = (frame[: head.start("id")], after, tail[0])
 
     def forget(self) -> None:
         """Forget the remembered frame."""
         self.form = None
-        self._before, self._after, self._tail = _UNLIKE_ALL, b"", b""
-        self._begin = self._tail_size = 0
 
     def append(self, frame: bytes) -> InputAudioAppend | None:
         """The append event in a frame of such a stream; None: the frame is not recognised."""
         if (found := self.read(frame)) is None:
             return None
-        event_id, audio = found
-        if not self._after:
+        (_, after, _), event_id, audio = found
+        if not after:
             return InputAudioAppend(audio=audio)
         return InputAudioAppend(event_id=event_id.decode(), audio=audio)
 
-    def read(self, frame: bytes) -> tuple[bytes, bytes] | None:
-        """The event_id of a frame, b"" where there is none, and its audio, decoded.
+    def read(self, frame: bytes) -> tuple[AudioForm, bytes, bytes] | None:
+        """The form of a frame, its event_id, b"" where there is none, and its decoded audio.
 
-        None: it is not recognised. Slices are compared, because startswith() and endswith() take
-        longer.
+        None: the frame is not recognised. Slices are compared, because startswith() and endswith()
+        take longer.
         """
-        at, size = self._begin, len(frame)
-        if frame[:at] != self._before or size > MAX_BYTES:
+        if (form := self.form) is None:
+            return None
+        before, after, tail = form
+        at, size = len(before), len(frame)
+        if frame[:at] != before or size > MAX_BYTES:
             return None
         event_id = b""
-        if after := self._after:
+        if after:
             end = frame.find(b'"', at)
             event_id = frame[at:end]
             at = end + len(after)
             if frame[end:at] != after or not _is_id(event_id):
                 return None
-        end = size - self._tail_size
-        if frame[end:] != self._tail:
+        end = size - len(tail)
+        if frame[end:] != tail:
             return None
         try:
             audio = decode(frame[at:end])
         except ValueError:
             return None
-        return (event_id, audio) if audio else None
+        return (form, event_id, audio) if audio else None

@@ -306,6 +306,7 @@ def _recorded_model(info: Any) -> RecordedModel:
         default_voice=info.default_voice,
         turn_samples=info.turn_samples,
         transcribes_at_end=info.transcribes_at_end,
+        decodes_pauses=info.decodes_pauses,
         has_names=info.names is not None,
     )
 

@@ -76,6 +76,7 @@ class RecordedModel(msgspec.Struct, frozen=True, kw_only=True):
     default_voice: str
     turn_samples: int = 0
     transcribes_at_end: bool = False
+    decodes_pauses: bool = False
     has_names: bool = False
     """Whether its engines decide on names of models of speech: their answers are entries."""
 

@@ -3,7 +3,6 @@
 import os
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -51,8 +50,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     models: tuple[BannerModel, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerPlace:
+class WorkerPlace(msgspec.Struct, frozen=True):
     """Which of several processes this one is, and where the other workers of the machine are."""
 
     index: int

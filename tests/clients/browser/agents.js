@@ -6,7 +6,9 @@ import {
   tool,
 } from "/node_modules/@openai/agents-realtime/dist/bundle/openai-realtime-agents.mjs";
 import { z } from "/node_modules/zod/index.js";
+import "./sound.js";
 
+window.hum = window.speak; // into the microphone of a call
 const seen = { state: "", events: [], errors: [], tools: [], history: [], loudest: 0 };
 window.seen = seen;
 window.count = (type) => seen.events.filter((seen) => seen === type).length;

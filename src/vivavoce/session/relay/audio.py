@@ -131,10 +131,9 @@ class RelayInput:
 
     def passes(self, frame: bytes, now: float) -> PassedAudio | None:
         """The audio of a client's frame, if no rule touches it; then it is counted."""
-        frames = self._frames
-        if (found := frames.read(frame)) is None:
+        if (found := self._frames.read(frame)) is None:
             return None
-        event_id, audio = found
+        form, event_id, audio = found
         size = len(audio)
         samples = (
             size // BYTES_PER_SAMPLE if self.format == "audio/pcm" else size * RATE // G711_RATE
@@ -142,8 +141,7 @@ class RelayInput:
         if not self._rules.lets_audio_pass(samples, now):
             return None
         self._keep(self._decoder.feed(audio))
-        assert frames.form is not None
-        return frames.form, event_id, size
+        return form, event_id, size
 
     def take(self, audio: bytes, raw: bytes | None) -> None:
         """Take audio that had to be decoded, in the client's format, with its frame if that is a GA
@@ -231,13 +229,11 @@ class RelayOutput:
 
     def passes(self, frame: bytes, now: float) -> PassedAudio | None:
         """The audio of a frame that passes without being decoded; it is counted."""
-        frames = self._frames
-        if (found := frames.read(frame)) is None:
+        if (found := self._frames.read(frame)) is None:
             return None
-        event_id, audio = found
+        form, event_id, audio = found
         self._add(*self._passing, audio, now)
-        assert frames.form is not None
-        return frames.form, event_id, len(audio)
+        return form, event_id, len(audio)
 
     def _add(
         self, response_id: str, item_id: str, ledger: Ledger | None, audio: bytes, now: float

@@ -10,7 +10,6 @@ Rules:
    another brain can continue at any moment.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -26,16 +25,15 @@ from vivavoce.protocol.client import (
     OutputAudioClear,
     ResponseCreate,
 )
-from vivavoce.protocol.items import InputAudio, Message, Status
-from vivavoce.protocol.responses import ResponseParams, Usage
+from vivavoce.protocol.items import InputAudio, Message
+from vivavoce.protocol.responses import ResponseParams
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
 from vivavoce.session.brain import CONTINUE_INSTRUCTIONS, BrainEvent, Handover, Shared
-from vivavoce.session.conversation import ROOT, Entry, shown
+from vivavoce.session.conversation import Entry, shown
 from vivavoce.session.effects import (
     ConnectUpstream,
     DisconnectUpstream,
     HoldUpstream,
-    RecordUsage,
     RequestFallback,
     SendRaw,
 )
@@ -49,29 +47,22 @@ from vivavoce.session.facts import (
     UpstreamLost,
 )
 from vivavoce.session.item_validation import in_format
-from vivavoce.session.ledger import Ledger
 from vivavoce.session.options import format_name
 from vivavoce.session.relay.audio import RelayInput, RelayOutput
 from vivavoce.session.relay.faults import MAX_RETRY_WAIT_S, Fault, fault_of, is_failure, masked
-from vivavoce.session.relay.items import (
-    as_history,
-    is_text,
-    read_item,
-    upstream_settings,
-    with_fields,
-)
+from vivavoce.session.relay.items import as_history, upstream_settings, with_fields
 from vivavoce.session.relay.outbox import Outbox, encoded
 from vivavoce.session.relay.response import UpstreamGeneration
 from vivavoce.session.relay.tools import HiddenCalls
-from vivavoce.session.relay.usage import transcription_usage_of, usage_of
+from vivavoce.session.relay.upstream_items import UpstreamItems
+from vivavoce.session.relay.usage import RelayUsage, usage_of
 
 INFINITY = float("inf")
 # before the upstream server's session expires; then it is replaced at the end of a turn
 RENEW_BEFORE_S = 300.0
 
 
-@dataclass(slots=True)
-class ResponseRequest:
+class ResponseRequest(msgspec.Struct):
     """The response.create that has no response yet."""
 
     sent: bool = False
@@ -90,6 +81,8 @@ class RelayBrain:
         self._outbox = Outbox(shared.effects)
         self._input = RelayInput(shared, self._outbox)
         self._output = RelayOutput(shared, self._outbox)
+        self._items = UpstreamItems(shared, self._input)
+        self._usage = RelayUsage(shared)
         self._open: dict[str, UpstreamGeneration] = {}  # by response id
         self._request = ResponseRequest()
         self._calls = HiddenCalls(shared, self._outbox)
@@ -363,7 +356,7 @@ class RelayBrain:
             case "conversation.item.deleted" | "conversation.item.truncated":
                 return False  # the shell has answered the client
             case "conversation.item.created" | "conversation.item.added":
-                return self._add_item(event)
+                return self._items.add(event)
             case "response.output_audio.delta":
                 self._output.add(event, now)
                 if self._shared.playback.by_server:
@@ -371,7 +364,7 @@ class RelayBrain:
                 if not self._shared.options.rules.tool_names:
                     self._output.pass_like(event, raw)
             case "conversation.item.done":
-                return self._finish_item(event)
+                return self._items.finish(event)
             case "input_audio_buffer.speech_started":
                 self._input.begin_turn(event.item_id or None)
                 self._quiet_since = None
@@ -385,8 +378,8 @@ class RelayBrain:
             case "error":
                 return self._take_error(event)
             case "conversation.item.input_audio_transcription.completed":
-                self._set_words(event)
-                self._add_transcription_usage(event)
+                self._items.set_words(event)
+                self._usage.add_transcription(event)
             case _:
                 return self._take_response_event(event, now)
         return True
@@ -438,8 +431,7 @@ class RelayBrain:
                 self._request = ResponseRequest()
                 self._quiet_since = now
                 self._shared.playback.ended(response.id, now)
-                usage = usage_of(response)
-                self._add_usage(response.id, usage or Usage(), confirmed=usage is not None)
+                self._usage.add(response.id, usage_of(response))
             case "response.output_audio_transcript.delta":
                 entry = self._shared.conversation.find(event.item_id)
                 if entry and entry.ledger:
@@ -452,63 +444,9 @@ class RelayBrain:
     def _close_responses(self, status: Literal["failed", "cancelled"], now: float) -> None:
         for response_id, generation in self._open.items():
             self._send_raw(self._calls.release(response_id))
-            self._add_usage(response_id, Usage(), confirmed=False)
+            self._usage.add(response_id, None)
             generation.close(status, now)
         self._open.clear()
-
-    def _add_usage(self, response_id: str, usage: Usage, *, confirmed: bool) -> None:
-        model = self._shared.options.served_by.model
-        self._shared.usage.add(RecordUsage(response_id, model, usage, confirmed=confirmed))
-
-    def _add_transcription_usage(self, event: UpstreamEvent) -> None:
-        """Transcription is billed in addition to the response, at the recogniser's own price."""
-        usage = transcription_usage_of(event.usage)
-        if usage is not None:
-            asked, model = self._shared.options.transcription, self._shared.options.served_by.model
-            record_id = f"{event.item_id}:{event.content_index}"
-            recogniser = asked.model if asked else model
-            self._shared.usage.add(
-                RecordUsage(record_id, model, usage, "transcription", recogniser=recogniser)
-            )
-
-    def _add_item(self, event: UpstreamEvent) -> bool:
-        if event.item is None or event.item.id in self._shared.conversation:
-            return False  # an item that the client or this conversation has added
-        if event.item.id in ("", ROOT):
-            return True  # an id that no item can have here
-        item = read_item(event.item, "in_progress")
-        if item is None:
-            return True
-        entry = Entry(item)
-        if isinstance(item, Message) and item.role == "assistant":
-            entry.ledger = Ledger()
-        if isinstance(item, Message):
-            self._input.keep_recording(entry, item)
-        previous = event.previous_item_id
-        known = previous is not None and previous in self._shared.conversation
-        self._shared.conversation.add(entry, previous if known else None)
-        return True
-
-    def _finish_item(self, event: UpstreamEvent) -> bool:
-        if event.item is None:
-            return True
-        entry = self._shared.conversation.find(event.item.id)
-        if entry is None or entry.item.status == "completed":
-            return False
-        status: Status = "completed" if event.item.status == "completed" else "incomplete"
-        if (item := read_item(event.item, status)) is not None:
-            self._shared.conversation.replace(item)
-            if isinstance(item, Message) and item.role == "assistant" and is_text(item):
-                entry.ledger = None
-        return True
-
-    def _set_words(self, event: UpstreamEvent) -> None:
-        entry = self._shared.conversation.find(event.item_id)
-        if entry is None or event.transcript is None or not isinstance(entry.item, Message):
-            return
-        entry.words[event.content_index] = event.transcript
-        if event.content_index < len(entry.item.content):
-            entry.show_words(event.content_index)
 
     def _queue_settings(self) -> None:
         settings = upstream_settings(self._shared.options.upstream)

@@ -6,7 +6,35 @@ from typing import Any
 import msgspec
 
 from vivavoce.protocol.responses import DurationUsage, InputTokens, OutputTokens, Usage
-from vivavoce.protocol.upstream import UpstreamResponse
+from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
+from vivavoce.session.brain import Shared
+from vivavoce.session.effects import RecordUsage
+
+
+class RelayUsage:
+    """Records the usage of a relayed session."""
+
+    __slots__ = ("_shared",)
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    def add(self, response_id: str, usage: Usage | None) -> None:
+        """That of a response. None: the upstream server has not reported it."""
+        model = self._shared.options.served_by.model
+        record = RecordUsage(response_id, model, usage or Usage(), confirmed=usage is not None)
+        self._shared.usage.add(record)
+
+    def add_transcription(self, event: UpstreamEvent) -> None:
+        """Transcription is billed in addition to the response, at the recogniser's own price."""
+        usage = transcription_usage_of(event.usage)
+        if usage is not None:
+            asked, model = self._shared.options.transcription, self._shared.options.served_by.model
+            record_id = f"{event.item_id}:{event.content_index}"
+            recogniser = asked.model if asked else model
+            self._shared.usage.add(
+                RecordUsage(record_id, model, usage, "transcription", recogniser=recogniser)
+            )
 
 
 def usage_of(response: UpstreamResponse) -> Usage | None:
