@@ -22,7 +22,7 @@ from vivavoce.session.interruption import (
     spoken_words,
     without_backchannels,
 )
-from vivavoce.session.interruption_model import WEIGHTS, Evidence, facts, odds
+from vivavoce.session.interruption_model import WEIGHTS, OverlapEvidence, facts, odds
 
 DEFAULT = InterruptionSettings()
 RULES = InterruptionSettings(trained=False)
@@ -191,7 +191,7 @@ def test_trained_judge_of_a_complete_transcript_lets_no_sentence_and_no_stop_pas
 
 def test_weights_are_those_of_the_facts() -> None:
     evidence = evidence_of(Overlap(700, 100, 3.0, words="No, the red one", language="en"), DEFAULT)
-    assert evidence == Evidence(700, 100, 3.0, others=4, stop=True)
+    assert evidence == OverlapEvidence(700, 100, 3.0, others=4, stop=True)
     values = facts(evidence)
     assert list(values) == list(WEIGHTS)
     assert odds(evidence) == pytest.approx(sum(WEIGHTS[name] * values[name] for name in WEIGHTS))

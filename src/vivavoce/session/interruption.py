@@ -30,7 +30,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from vivavoce.session.interruption_model import Evidence, odds
+from vivavoce.session.interruption_model import OverlapEvidence, odds
 
 Verdict: TypeAlias = Literal["undecided", "backchannel", "interruption", "noise"]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=5_000)]
@@ -203,7 +203,7 @@ def judge(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
     return "interruption" if _sound_interrupts(overlap, settings) else "undecided"
 
 
-def evidence_of(overlap: Overlap, settings: InterruptionSettings) -> Evidence:
+def evidence_of(overlap: Overlap, settings: InterruptionSettings) -> OverlapEvidence:
     """What the trained judge is given."""
     words = spoken_words(overlap.words)
     rest = set(without_backchannels(words, overlap.language, settings.backchannels))
@@ -325,9 +325,9 @@ def _odds_interrupt(rest: set[str], overlap: Overlap, settings: InterruptionSett
     return odds(_evidence(rest, overlap)) >= settings.trained_odds
 
 
-def _evidence(rest: set[str], overlap: Overlap) -> Evidence:
+def _evidence(rest: set[str], overlap: Overlap) -> OverlapEvidence:
     stop = bool(rest & _STOPS)
-    return Evidence(
+    return OverlapEvidence(
         overlap.sound_ms, overlap.silence_ms, overlap.level_db, others=len(rest), stop=stop
     )
 

@@ -12,7 +12,7 @@ MAX_SILENCE_MS = 200
 MAX_OTHERS = 4
 
 
-class Evidence(NamedTuple):
+class OverlapEvidence(NamedTuple):
     """What is known about a sound over an answer."""
 
     sound_ms: int
@@ -38,12 +38,12 @@ WEIGHTS: Mapping[str, float] = {
 }
 
 
-def odds(evidence: Evidence) -> float:
+def odds(evidence: OverlapEvidence) -> float:
     """The log odds that the sound is an interruption. They never fall with its length."""
     return sum(WEIGHTS[name] * value for name, value in facts(evidence).items())
 
 
-def facts(one: Evidence) -> dict[str, float]:
+def facts(one: OverlapEvidence) -> dict[str, float]:
     """The values that are weighted, by name: lengths per 100 ms, the level per 6 dB."""
     words = one.others > 0
     length = one.sound_ms / 100
