@@ -122,7 +122,7 @@ class Need(msgspec.Struct):
 
 
 def needs_of(reserved: Iterable[Charge]) -> dict[Account, Need]:
-    """By budget and period."""
+    """The needs, by budget and period."""
     needs: dict[Account, Need] = {}
     for charge in limited(reserved):
         need = needs.setdefault(Account(charge.budget, charge.period), Need(charge.limit))

@@ -49,9 +49,9 @@ class Tariff(msgspec.Struct, frozen=True):
     stt: PriceRef | None = None
     tts: PriceRef | None = None
     provider: str = ""
-    """Of the recognisers that sessions of a relay name."""
+    """The provider of the recognisers that sessions of a relay name."""
     percent: int = 100
-    """Of the list price."""
+    """What is charged, in percent of the list price."""
 
 
 class Rated(NamedTuple):

@@ -22,7 +22,7 @@ class WorkerOrder(msgspec.Struct, frozen=True):
     config: str | None
     """The settings file; None: the default places."""
     flags: dict[str, Any]
-    """By "section.key", on top of the file."""
+    """Settings by "section.key", which take precedence over the file."""
     descriptors: tuple[int, ...]
     """Sockets that have the address."""
     folder: str

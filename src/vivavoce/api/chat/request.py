@@ -118,7 +118,7 @@ class ChatCall(msgspec.Struct, frozen=True):
     n: int
     recordings: Mapping[ErrorPlace, InputRecording]
     earlier: Mapping[int, EarlierAnswer]
-    """By the number of the message."""
+    """Answers of this server to which messages refer, by the index of the message."""
     audio: AudioOptions | None
     transcription_model: str
     speech_model: str
