@@ -262,8 +262,8 @@ async def entrances(
 
 async def _direct_call(http: aiohttp.ClientSession, relay: Server) -> str:
     """The address of the sideband of a call whose media does not come to the relay."""
-    offer = {"data": OFFER.read_bytes(), "headers": {"Content-Type": "application/sdp"}}
-    async with http.post(f"{relay.http}/v1/realtime/calls?model=far", **offer) as made:
+    url, sdp = f"{relay.http}/v1/realtime/calls?model=far", {"Content-Type": "application/sdp"}
+    async with http.post(url, data=OFFER.read_text(encoding="utf-8"), headers=sdp) as made:
         call_id = made.headers["Location"].rpartition("/")[2]
     return f"{relay.ws}/v1/realtime?call_id={call_id}"
 

@@ -396,8 +396,11 @@ class CallQueryEntrance(QueryEntrance):
 
     async def send(self, raw: bytes, rng: Random) -> str:
         url = URL(self._server + self.operation[1]).extend_query(query_of(raw))
-        offer = {"data": _SDP, "headers": {"Content-Type": "application/sdp"}}
-        async with timeout(WAIT_SECONDS), self._http.post(url, **offer) as response:
+        sdp = {"Content-Type": "application/sdp"}
+        async with (
+            timeout(WAIT_SECONDS),
+            self._http.post(url, data=_SDP, headers=sdp) as response,
+        ):
             body = await response.text()
         if response.status == 201:
             call_id = response.headers["Location"].rpartition("/")[2]
