@@ -6,7 +6,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 REAL = {
-    "api/test_usage.py": "polls a store that another process writes",
     "clients/test_voxray_guide.py": "a client sends speech in real time",
     "engines/espeak/test_tts.py": "polls for the end of a process",
     "engines/openai/test_tts.py": "chunks of HTTP must not be joined on their way",
@@ -18,7 +17,6 @@ REAL = {
     "telemetry/test_metering.py": "a process dies at a random moment",
     "test_deploy.py": "polls proxies",
     "test_reloading.py": "polls the log of a signal, and for the end of processes",
-    "transports/test_relay_accounts.py": "polls a store",
     "transports/webrtc/caller.py": "polls what the server keeps to itself",
     "workers/stage.py": "polls what other processes do",
 }
