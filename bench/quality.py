@@ -1,6 +1,6 @@
 """What recognisers make out, and how well voices are understood.
 
-    python -m bench.quality [--quick | --sentences N] [--stt NAME]... [--tts NAME]...
+    python -m bench.quality [--quick | --sentences N] [--stt NAME[=MODEL]]... [--tts NAME]...
 
 * Real speech: the recordings beside the project, where there are some, by every recogniser.
 * Synthetic speech: sentences.txt, of which N are taken at equal distances, by every voice and at
@@ -186,8 +186,9 @@ async def measure(
     by_voice = await voices(speakers, texts)
     figures = []
     for name in recognisers:
+        engine, _, model = name.partition("=")
         try:
-            async with registry.create("stt", name, {}) as stt:
+            async with registry.create("stt", engine, {"model": model} if model else {}) as stt:
                 figures += await _of_recordings(name, stt)
                 for voice, utterances in by_voice.items():
                     for noise in NOISES:
@@ -242,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.quality")
     parser.add_argument("--quick", action="store_true", help="few sentences")
     parser.add_argument("--sentences", type=int, default=0, metavar="N")
-    parser.add_argument("--stt", action="append", metavar="NAME", default=[])
+    parser.add_argument("--stt", action="append", metavar="NAME[=MODEL]", default=[])
     parser.add_argument("--tts", action="append", metavar="NAME", default=[])
     parser.add_argument("--out", type=Path, default=Path("out/quality.json"), metavar="FILE")
     given = parser.parse_args()

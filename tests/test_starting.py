@@ -1,13 +1,14 @@
 """What a start puts off until the server listens."""
 
 import asyncio
+import gc
 import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from vivavoce.starting import certificates_later, listens, put_off, server_listens
+from vivavoce.starting import certificates_later, heavy_imports, listens, put_off, server_listens
 
 
 @pytest.fixture
@@ -97,3 +98,12 @@ def test_certificates_are_read_in_a_thread_when_the_server_listens(
     assert read == [checking]
     assert authorities(checking) == authorities(ssl.create_default_context())
     assert authorities(other) == 0
+
+
+def test_garbage_is_collected_again_after_heavy_imports() -> None:
+    frozen = gc.get_freeze_count()
+    with heavy_imports():
+        inside = gc.isenabled()
+    if not frozen:
+        gc.unfreeze()
+    assert (inside, gc.isenabled()) == (False, True)

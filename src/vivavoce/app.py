@@ -5,11 +5,12 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from ssl import SSLContext
 from typing import TYPE_CHECKING
 
+import msgspec
 from aiohttp import web
 
 from vivavoce import __version__
@@ -68,8 +69,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
+class Built(msgspec.Struct, frozen=True):
     """What sessions share, and the models that it was built from."""
 
     context: ServerContext
@@ -200,8 +200,7 @@ async def serve(
         raise SettingsError(f"[store] {exc}") from exc
 
 
-@dataclass(slots=True)
-class _Server:
+class _Server(msgspec.Struct):
     """A server that has what it needs, and its settings."""
 
     settings: Settings

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+import msgspec
+
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler
 from vivavoce.configured import (
@@ -189,14 +191,13 @@ CANDIDATES: Mapping[Kind, tuple[Candidate, ...]] = {
 """The candidates for `auto`, by kind, the best first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
+class Selected(msgspec.Struct, frozen=True):
     """An engine that was chosen by name or by `auto`."""
 
     kind: Kind
     name: str
     reason: str = ""
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = msgspec.field(default_factory=dict)
     """On top of the configured ones."""
     fallback: str = ""
     """An engine that `auto` puts behind it; none of the settings' own."""
@@ -217,8 +218,7 @@ async def select(kind: Kind, name: str, at: Surroundings) -> Selected:
 # --- building
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltModels:
+class BuiltModels(msgspec.Struct, frozen=True):
     """All configured models, their engines entered."""
 
     catalog: ModelCatalog

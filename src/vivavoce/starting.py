@@ -4,6 +4,7 @@ On one core that work would take the time of the start, and with several it slow
 """
 
 import asyncio
+import gc
 import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -47,6 +48,24 @@ async def server_listens(unless: asyncio.Event | None = None) -> None:
     finally:
         for each in waits:
             each.cancel()
+
+
+@contextmanager
+def heavy_imports() -> Iterator[None]:
+    """Around imports for a start. Certificates are read later, and no garbage is collected: imports
+    leave next to none, and collections would take 5 % of the CPU of a start.
+
+    What is there at the end is never collected: it lives as long as the process.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with certificates_later():
+            yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
 
 
 _contexts: list["_LaterContext"] = []

@@ -7,9 +7,10 @@ place. Environment variables stand above the file.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
+
+import msgspec
 
 from vivavoce.engines import registry
 from vivavoce.errors import SettingsError
@@ -134,8 +135,7 @@ _MARKS = {"transport", "provider", "stt_provider", "llm_provider", "tts_provider
 Tree: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class VoxrayConfig:
+class VoxrayConfig(msgspec.Struct, frozen=True):
     """A config.json as a tree of settings."""
 
     path: Path
@@ -203,15 +203,14 @@ def _value(key: str, text: str) -> Any:
         return text
 
 
-@dataclass(slots=True)
-class _Translation:
+class _Translation(msgspec.Struct):
     """One file on its way: fills `tree`, and `notes`."""
 
     path: Path
     keys: Tree
     environment: Mapping[str, str]
-    tree: Tree = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    tree: Tree = msgspec.field(default_factory=dict)
+    notes: list[str] = msgspec.field(default_factory=list)
 
     def result(self) -> VoxrayConfig:
         host = self._get("host", str, "localhost")

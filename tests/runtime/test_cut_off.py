@@ -4,8 +4,12 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from tests.runtime.processes import Process, now, process, until, with_store
+from tests.runtime.processes import Process, now, pass_time, process, until, with_store
+from tests.runtime.stage import ScriptedEngines
+from tests.runtime.test_pools import Server, pool_of
 from tests.store.line import InlineSQLite
+from vivavoce.engines.base import ChatEnded, TextDelta
+from vivavoce.errors import EngineError
 from vivavoce.limits.accounts import Budget
 from vivavoce.limits.prices import Quantities
 from vivavoce.runtime.resume import TAKEN_OVER_CLOSE
@@ -28,12 +32,16 @@ async def spend_all(store: AccountStore) -> None:
 
 def in_two_processes(
     script: Callable[[AccountStore, Process, Process], Awaitable[None]],
+    engines: ScriptedEngines | None = None,
 ) -> None:
-    """At the end nothing is reserved, and all that was booked was charged once."""
+    """At the end nothing is reserved, and all that was booked was charged once.
+
+    engines: of the first process.
+    """
 
     async def main(store: InlineSQLite) -> None:
         await store.save("budget", BUDGET.id, msgspec.json.encode(BUDGET))
-        async with process(store, "one") as one, process(store, "two") as two:
+        async with process(store, "one", engines) as one, process(store, "two") as two:
             await script(store, one, two)
         used = sum(Quantities(**row.used).tokens for row in await rows_of(store))
         assert await store.balance(BUDGET.id, "total") == Balance(used, 0)
@@ -82,3 +90,27 @@ def test_session_without_money_whose_conversation_is_elsewhere_ends_as_supersede
         assert older.errors == ["session_taken_over"]
 
     in_two_processes(script)
+
+
+def test_turns_that_a_pool_saves_while_the_store_is_away_are_booked_once() -> None:
+    broken = Server(TextDelta("One, "), EngineError("it is down"))
+    engines = ScriptedEngines()
+    engines.llm = pool_of(broken, Server(TextDelta("two."), ChatEnded("stop")))
+
+    async def script(store: AccountStore, one: Process, two: Process) -> None:
+        caller = await one.call()
+        await pass_time(0.1)  # an allowance is drawn
+        one.cut()
+        while not broken.asked:
+            await caller.ask()
+        await caller.ask()
+        turns = len(caller.peer.responses)
+        assert one.meter.store.away
+        assert one.meter.store.waiting == turns
+        assert caller.errors == []
+        one.cut(cut=False)
+        await until(lambda: not one.meter.store.away)
+        await caller.leave()
+        assert len([row for row in await rows_of(store) if row.kind == "response"]) == turns
+
+    in_two_processes(script, engines)

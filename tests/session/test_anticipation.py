@@ -215,6 +215,18 @@ def test_draft_is_made_beside_a_recogniser_that_gives_words_where_answers_begin_
     assert the(EndAudio, hear(session, REST)) == EndAudio(key, draft.draft_id, "is it")
 
 
+def test_no_draft_is_made_beside_a_recogniser_that_decodes_pauses_and_answers_begin_early() -> None:
+    info = replace(VOICES, decodes_pauses=True)
+    models = AvailableModels({"local": info}, "local", turns=TurnSettings(anticipation="speech"))
+    session = a_session(offer=models, transcription=Transcription("m"))
+    hear(session, "####")
+    key = TranscriptionKey(session_item(session))
+    tell(session, TranscriptUpdated(key, "is it late", 5, False))
+    effects = tell(session, TurnScored(key.item_id, 0.9)) + hear(session, PAUSE)
+    assert of(DraftTranscript, effects) == []
+    assert the(Speculate, effects).speak
+
+
 def test_draft_that_failed_or_was_refused_is_forgotten() -> None:
     session = early()
     draft = the(DraftTranscript, hear(session, "####" + PAUSE))

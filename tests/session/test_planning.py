@@ -1,7 +1,5 @@
 """What a response.create asks for, on top of the session."""
 
-import dataclasses
-
 import msgspec
 import pytest
 from msgspec import UNSET
@@ -46,7 +44,7 @@ def plan(
 ) -> ResponsePlan:
     whole = shared(session)
     return plan_of(
-        params, dataclasses.replace(whole, conversation=conversation or a_conversation())
+        params, msgspec.structs.replace(whole, conversation=conversation or a_conversation())
     )
 
 

@@ -58,7 +58,7 @@ PLAN = ResponsePlan(
     metadata={"topic": "news"},
     conversation_id="conv_1",
 )
-WRITTEN = dataclasses.replace(
+WRITTEN = msgspec.structs.replace(
     PLAN, prompt=dataclasses.replace(PROMPT, spoken=False), modalities=("text",)
 )
 QUESTION = Entry(Message(id="q", role="user", content=(InputText(text="how are you?"),)))
@@ -205,7 +205,7 @@ def test_written_answer_has_no_spoken_message() -> None:
 
 
 def test_sound_comes_in_the_format_that_was_settled() -> None:
-    stage = Stage(dataclasses.replace(PLAN, format=PCMU()))
+    stage = Stage(msgspec.structs.replace(PLAN, format=PCMU()))
     stage.speak(TENTH, FINE)
     stage.response.end("completed", None)
     deltas = of(says.OutputAudioDelta, stage.buffer.drain())
@@ -213,7 +213,7 @@ def test_sound_comes_in_the_format_that_was_settled() -> None:
 
 
 def test_out_of_band_response_leaves_the_conversation_alone() -> None:
-    plan = dataclasses.replace(WRITTEN, conversation_id=None)
+    plan = msgspec.structs.replace(WRITTEN, conversation_id=None)
     stage = Stage(plan, beside=True)
     stage.response.begin()
     stage.response.add_text("fine")

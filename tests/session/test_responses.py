@@ -1,5 +1,6 @@
 """What ends a response: calls nobody may run, and limits of length."""
 
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -317,11 +318,13 @@ def calls_made(work: Callable[[], object]) -> int:
         calls += event in ("call", "c_call")
 
     before = sys.getprofile()
+    gc.disable()  # a collection calls the functions in gc.callbacks
     sys.setprofile(count)
     try:
         work()
     finally:
         sys.setprofile(before)
+        gc.enable()
     return calls
 
 

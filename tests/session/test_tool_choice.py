@@ -1,7 +1,5 @@
 """A function that is chosen has to be one of the tools."""
 
-import dataclasses
-
 import msgspec
 import pytest
 
@@ -17,7 +15,7 @@ DIAL, RING = FunctionTool("dial"), FunctionTool("ring")
 
 
 def planned(options: Options, params: ResponseParams) -> object:
-    plan = plan_of(params, dataclasses.replace(shared(), options=options))
+    plan = plan_of(params, msgspec.structs.replace(shared(), options=options))
     return plan.prompt.tool_choice
 
 

@@ -64,7 +64,7 @@ class NewBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     scope: Scope
     name: str = ""
-    """Of the key, user or team."""
+    """The name of the key, user or team."""
     limit: str
     """In the unit, as people write it: 20 or 2.50."""
     unit: Unit

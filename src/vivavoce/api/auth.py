@@ -5,9 +5,9 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 from aiohttp import WSCloseCode, web
 from aiohttp.typedefs import Handler
 from yarl import URL
@@ -77,8 +77,7 @@ class Origin(NamedTuple):
     port: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """The authenticated sender of a request."""
 
     name: str

@@ -11,7 +11,7 @@ from vivavoce.runtime.cluster import Cluster, ClusterNode
 from vivavoce.runtime.sessions import Sessions
 
 TRY_HEADER = "X-Vivavoce-Try"
-"""Of a refusal because this node is full: the name of the node that has the most room."""
+"""The header of a refusal because this node is full: the name of the node with the most room."""
 
 
 class ClusterNodeList(msgspec.Struct, frozen=True, kw_only=True):

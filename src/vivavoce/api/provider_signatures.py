@@ -11,7 +11,6 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -57,8 +56,7 @@ class TelephonySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         }.get(provider, "")
 
 
-@dataclass(frozen=True, slots=True)
-class SignedRequest:
+class SignedRequest(msgspec.Struct, frozen=True):
     """A request, as its sender signed it."""
 
     method: str

@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 
+import msgspec
 from aiohttp import web
 
 from vivavoce.api.metered import check_model, metered
@@ -34,8 +34,7 @@ _SAMPLE_TEXT = "Hello! This is how I sound when I read a sentence aloud."
 _reader: Reader[SpeechRequest] = Reader(SpeechRequest)
 
 
-@dataclass(slots=True)
-class SpeechJob:
+class SpeechJob(msgspec.Struct):
     """A text, its voice, and the format of the file."""
 
     synthesis: Synthesis

@@ -8,10 +8,10 @@ import hashlib
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TypeAlias
 from urllib.parse import urlencode
 
+import msgspec
 from aiohttp import web
 
 from vivavoce.api.client_secrets import ClientSecrets
@@ -36,8 +36,7 @@ FirstId: TypeAlias = Callable[[str, str, float], Awaitable[str]]
 TRANSPORTS = {"websocket": "websocket", "webrtc": "webrtc", "smallwebrtc": "webrtc"}
 
 
-@dataclass(frozen=True, slots=True)
-class PromisedSession:
+class PromisedSession(msgspec.Struct, frozen=True):
     """A WebRTC session that was requested and has not begun."""
 
     opening: Opening
@@ -46,8 +45,7 @@ class PromisedSession:
     until: float
 
 
-@dataclass(slots=True)
-class PromisedSessions:
+class PromisedSessions(msgspec.Struct):
     """The WebRTC sessions that were requested and have not begun, kept for SESSION_SECONDS.
 
     `clock` returns seconds. place: of this process among several; it is part of each id. first:
@@ -58,8 +56,8 @@ class PromisedSessions:
     clock: Callable[[], float]
     place: Place | None = None
     first: FirstId | None = None
-    _sessions: OrderedDict[str, PromisedSession] = field(default_factory=OrderedDict)
-    _by_key: dict[tuple[str, str], str] = field(default_factory=dict)
+    _sessions: OrderedDict[str, PromisedSession] = msgspec.field(default_factory=OrderedDict)
+    _by_key: dict[tuple[str, str], str] = msgspec.field(default_factory=dict)
 
     async def add(
         self, opening: Opening, options: Mapping[str, str], idempotency: tuple[str, str] | None

@@ -6,7 +6,6 @@ A translation by an engine that does not translate is a transcription.
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -74,15 +73,14 @@ MAX_WAITING_FILES = 64
 Task: TypeAlias = Literal["transcribe", "translate"]
 
 
-@dataclass(slots=True)
-class TranscriptionJob:
+class TranscriptionJob(msgspec.Struct):
     """One recording, its transcript, and the response in the requested format."""
 
     asked: TranscriptionRequest
     task: Task
     file: SoundFile
     passages: AsyncGenerator[Passage]
-    done: list[Passage] = field(default_factory=list)
+    done: list[Passage] = msgspec.field(default_factory=list)
 
     async def events(self) -> AsyncGenerator[TranscriptDelta | DiarizedSegment]:
         """The text as a stream, read once. Raises InvalidRequest, EngineError."""

@@ -13,10 +13,10 @@ import errno
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
+import msgspec
 from aiohttp import BodyPartReader, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -66,8 +66,7 @@ _HEADS = (
 _MP4 = b"ftyp"  # from the fifth byte on
 
 
-@dataclass(slots=True)
-class Form:
+class Form(msgspec.Struct):
     """The form as it was received. The file is at its beginning; received() closes it."""
 
     file: BinaryIO
@@ -79,7 +78,7 @@ class Form:
     """The content type that the client declares, which is often wrong."""
     start: bytes = b""
     """The first bytes of the file, by which its kind is recognised."""
-    fields: dict[str, list[str]] = field(default_factory=dict)
+    fields: dict[str, list[str]] = msgspec.field(default_factory=dict)
     """Values of the other fields, in their order, without the `[]` of a list in the name."""
     misplaced: str | None = None
     """The name of another field that contains a file."""

@@ -25,7 +25,7 @@ class VoxrayMeta(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class VoxrayData(msgspec.Struct, frozen=True):
-    """Of a success."""
+    """The data of a successful answer."""
 
     data: dict[str, Any]
     meta: VoxrayMeta

@@ -6,10 +6,10 @@ Up to 0.9 of that frequency everything passes (0.85 at 8 kHz); what lies as far 
 edge lies below is damped by more than 60 dB. Half of the filter's length is the lag: below 2 ms.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, gcd
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,8 +23,7 @@ _PCM16 = np.dtype("<i2")
 _MAX_TERM = 1000  # of the ratio in lowest terms: what a filter costs grows with both
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(msgspec.Struct, frozen=True):
     """Every `down` source samples make `up` samples; a row makes `groups` times that."""
 
     up: int

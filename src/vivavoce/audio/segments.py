@@ -6,19 +6,18 @@ the speech of a whole recording.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     """A stretch of sound with speech in it: samples from `start` up to, not including, `end`."""
 
     start: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentSettings:
+class SegmentSettings(msgspec.Struct, frozen=True):
     """How sound is cut."""
 
     threshold: float = 0.5
@@ -121,8 +120,7 @@ CUT_PAUSE_SECONDS = 0.1
 """Speech that is too long is cut in a pause of this length, as Silero's own function does."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechRules:
+class SpeechRules(msgspec.Struct, frozen=True):
     """What is speech in a recording. The defaults are those of speaches."""
 
     threshold: float = 0.75

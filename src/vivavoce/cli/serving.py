@@ -1,9 +1,9 @@
 """`vivavoce serve` and `vivavoce config`."""
 
-from vivavoce.starting import certificates_later
+from vivavoce.starting import heavy_imports
 
-with certificates_later():
-    import aiohttp  # noqa: F401  before everything that imports it
+with heavy_imports():
+    from vivavoce.settings import LogLevel, Settings  # with most of what follows
 
 import os
 from functools import partial
@@ -16,7 +16,6 @@ from rich.markup import escape
 
 from vivavoce.cli.console import ConfigFile, err, give_up, load_settings, out, read_settings
 from vivavoce.errors import SettingsError
-from vivavoce.settings import LogLevel, Settings
 from vivavoce.telemetry.logs import log_to_stderr
 from vivavoce.voxray_config import VoxrayConfig
 
@@ -70,9 +69,10 @@ def serve(
     if (count := _worker_count(settings)) > 1:
         _serve_together(config, flags, settings, voxray, count)
         return
-    from vivavoce import app  # heavy imports that only this command needs
-    from vivavoce.server import run_loop
-    from vivavoce.workers.control import banner_of
+    with heavy_imports():  # that only this command needs
+        from vivavoce import app
+        from vivavoce.server import run_loop
+        from vivavoce.workers.control import banner_of
 
     def announce(built: app.Built, address: str) -> None:
         _announce(voxray, banner_of(built.models, settings.default_model), address)

@@ -25,6 +25,7 @@ from typing import (
     runtime_checkable,
 )
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,14 +70,16 @@ __all__ = [
 CONTRACT_VERSION = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(msgspec.Struct, frozen=True):
     """What an engine can do and what it needs, as data on its class."""
 
     languages: tuple[str, ...] | Literal["any"] = "any"
     """Language tags that it understands or speaks."""
     streaming_input: bool = True
     """STT: words come while audio still comes in. False: all work is done at its end."""
+    decodes_pauses: bool = False
+    """STT: it decodes all audio so far in a pause, so that the words at the end are there then. An
+    early transcript would be the same work again."""
     streams_text: bool = False
     """TTS: it has synthesize_stream(), and gets the text of an answer as it is generated."""
     word_times: Literal["exact", "estimated", "none"] = "none"
@@ -92,8 +95,7 @@ class Capabilities:
     """Which weights it uses, how large, and where they come from."""
 
 
-@dataclass(frozen=True, slots=True)
-class Residency:
+class Residency(msgspec.Struct, frozen=True):
     """What an engine keeps in memory on this machine. Times are those of the event loop."""
 
     loaded: bool
@@ -270,8 +272,7 @@ class AudioTurnModel(TurnModel, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(msgspec.Struct, frozen=True):
     """A recognised word; milliseconds from the start of the audio."""
 
     text: str
@@ -281,8 +282,7 @@ class Word:
     """Natural logarithm of its probability, where the engine gives one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transcript:
+class Transcript(msgspec.Struct, frozen=True):
     """All words so far, not only the new ones.
 
     The first `stable` characters will not change any more: every later transcript of the same
@@ -332,15 +332,13 @@ class ChatRequest:
     """Requests of one conversation begin alike, which a server's prompt cache makes use of."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(msgspec.Struct, frozen=True):
     """The answer grew by this text."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallStarted:
+class CallStarted(msgspec.Struct, frozen=True):
     """The model calls a function. `index` is the number of the call within the answer."""
 
     index: int
@@ -348,16 +346,14 @@ class CallStarted:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallDelta:
+class CallDelta(msgspec.Struct, frozen=True):
     """The arguments of that call, JSON text, grew by this."""
 
     index: int
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChatUsage:
+class ChatUsage(msgspec.Struct, frozen=True):
     """Tokens as the model counted them."""
 
     input_tokens: int
@@ -365,8 +361,7 @@ class ChatUsage:
     cached_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ChatEnded:
+class ChatEnded(msgspec.Struct, frozen=True):
     """The last event of an answer. usage is None where the model did not report it."""
 
     reason: Literal["stop", "length", "content_filter"] = "stop"
@@ -399,8 +394,7 @@ OPENAI_VOICES = (
 """The voices of OpenAI's API, which its clients ask for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Voice:
+class Voice(msgspec.Struct, frozen=True):
     """A voice that an engine offers."""
 
     id: str
@@ -408,8 +402,7 @@ class Voice:
     description: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """At sample `at` of the utterance, speaking reaches text[start:end]."""
 
     at: int
@@ -417,8 +410,7 @@ class Mark:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Speech:
+class Speech(msgspec.Struct, frozen=True):
     """A piece of speech: 16-bit mono PCM, and marks of words that begin in it or later."""
 
     audio: bytes

@@ -8,11 +8,11 @@ import asyncio
 import io
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from random import getrandbits
 from typing import Annotated, Any, Self, TypeAlias
 
 import aiohttp
+import msgspec
 from aiohttp._websocket.helpers import websocket_mask
 from msgspec import Meta
 
@@ -37,8 +37,7 @@ Authorize: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
 """Headers with credentials that change over time, asked for before each request."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseTimeouts:
+class ResponseTimeouts(msgspec.Struct, frozen=True):
     """How long to wait for a response, in seconds."""
 
     first_s: float

@@ -10,7 +10,6 @@ before a cut are final. Only the current passage is in memory.
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -120,16 +119,14 @@ def _loud_frames(loudness: list[float]) -> NDArray[np.intp]:
     return np.nonzero(levels > limit)[0]
 
 
-@dataclass(frozen=True, slots=True)
-class PassageAudio:
+class PassageAudio(msgspec.Struct, frozen=True):
     """A passage to be recognised: samples [n] at 16 kHz, -1..1, and what its stream asks."""
 
     samples: Samples
     request: RecognitionRequest
 
 
-@dataclass(frozen=True, slots=True)
-class PassageWords:
+class PassageWords(msgspec.Struct, frozen=True):
     """What was said in a passage. Times are milliseconds from its start."""
 
     words: tuple[HeardWord, ...] = ()

@@ -6,7 +6,6 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,8 +58,7 @@ MAX_COMPLAINT_BYTES = 4_000
 _COMMAND = "from vivavoce.engines.worker import main; main({!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class HostLimits:
+class HostLimits(msgspec.Struct, frozen=True):
     """Numbers of one host."""
 
     workers: int = 1
@@ -81,8 +79,7 @@ class HostLimits:
     """What an operator can do when all places are taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
+class WorkerSpec(msgspec.Struct, frozen=True):
     """What the processes of a host run."""
 
     worker: str
@@ -412,7 +409,7 @@ class SharedProcess(WorkerProcess):
             if self._closing:
                 return "was closed"
             spec = self._spec
-            limits = raw(replace(spec.limits, idle_seconds=0.0))
+            limits = raw(msgspec.structs.replace(spec.limits, idle_seconds=0.0))
             self.send(ShareHost(spec.worker, raw(spec.options), spec.name, limits))
             await self._read(reader)
         except msgspec.MsgspecError:

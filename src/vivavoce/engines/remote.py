@@ -8,10 +8,10 @@ query, names the remedy, and quotes what the server said, shortened, with every 
 import errno
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import msgspec
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -33,8 +33,7 @@ def parse_base_url(text: str) -> URL:
     return url.with_path(url.path.rstrip("/")).with_query(url.query)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerKind:
+class ServerKind(msgspec.Struct, frozen=True):
     """The words in which errors name a server and what it should have sent."""
 
     name: str

@@ -320,7 +320,7 @@ class ModelPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     characters: Usd | None = None
     """Characters that a synthesiser speaks."""
     audio_hour: Usd | None = None
-    """Of recognised audio."""
+    """The price of an hour of recognised audio."""
     session_hour: Usd | None = None
     """The time that a session lasts."""
     message: Usd | None = None

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from vivavoce.audio.formats import RATE, Decoder, Format
@@ -71,8 +72,7 @@ class Raw:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """The limits of an audio file."""
 
     max_seconds: float = 3600.0

@@ -7,9 +7,9 @@ is sent.
 """
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 
 from vivavoce.audio.formats import RATE
@@ -43,8 +43,7 @@ _WAV_HEADER_BYTES = 44
 _FLAC_SAMPLES_AT = 18
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(msgspec.Struct, frozen=True):
     container: str
     codec: str
     bits_per_second: int | None

@@ -5,7 +5,6 @@ either works with words. The tokens of a text concatenate to it, white space and
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -18,8 +17,7 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     bytes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredWord:
+class ScoredWord(msgspec.Struct, frozen=True):
     """A word of a transcript; logprob is None where the recogniser gives none."""
 
     text: str

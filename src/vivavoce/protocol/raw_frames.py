@@ -5,7 +5,6 @@ frames.proto); every other message of the raw protocol is JSON in a message fram
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -50,7 +49,7 @@ class RawFramesProtocol:
         """Raises InvalidRequest, as the raw protocol does."""
         query = {"output_rate": OUTPUT_RATE, **request.query}
         del query["format"]
-        return self._raw.opening(replace(request, query=query))
+        return self._raw.opening(msgspec.structs.replace(request, query=query))
 
     def refuse(self, error: VoiceError) -> Refusal:
         refusal = self._raw.refuse(error)
@@ -59,7 +58,7 @@ class RawFramesProtocol:
     def decode(self, frame: Frame) -> Iterator[Decoded]:
         for one in self._decoded(frame):
             yield (
-                replace(one, frames=tuple(self._framed(one.frames)))
+                msgspec.structs.replace(one, frames=tuple(self._framed(one.frames)))
                 if isinstance(one, Reply)
                 else one
             )
@@ -75,7 +74,7 @@ class RawFramesProtocol:
 
     def silence_note(self) -> Reply | None:
         note = self._raw.silence_note()
-        return note and replace(note, frames=tuple(self._framed(note.frames)))
+        return note and msgspec.structs.replace(note, frames=tuple(self._framed(note.frames)))
 
     def _decoded(self, frame: Frame) -> Iterator[Decoded]:
         """A text message, and a message frame, hold one message of the raw protocol."""

@@ -16,7 +16,8 @@ from vivavoce.protocol.session import CustomVoice, Keywords, hint_of
 from vivavoce.protocol.validation import refusal
 
 MAX_INPUT_CHARACTERS = 65_536
-"""Of the text of one request. OpenAI's limit is 4096; here a long text is streamed as well."""
+"""The most characters of one request. OpenAI's limit is 4096; here a long text is streamed as
+well."""
 
 TranscriptFormat: TypeAlias = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 MAX_KNOWN_SPEAKERS = 16
@@ -174,7 +175,7 @@ def form_request(fields: Mapping[str, Sequence[str]], shape: type[F]) -> F:
 
 
 class InputTokenDetails(msgspec.Struct, frozen=True):
-    """Of which kind the tokens were."""
+    """The input tokens by kind."""
 
     text_tokens: int = 0
     audio_tokens: int = 0

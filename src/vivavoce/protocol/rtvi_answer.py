@@ -3,8 +3,9 @@
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from vivavoce.audio.formats import RATE
 from vivavoce.protocol.rtvi_messages import write
@@ -13,8 +14,7 @@ SPEECH_RATE = 15.0  # characters a second, until an answer was measured
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[\u3002\uff01\uff1f])")
 
 
-@dataclass(slots=True)
-class AnswerSentence:
+class AnswerSentence(msgspec.Struct):
     """A sentence of an answer."""
 
     id: int

@@ -5,8 +5,9 @@ SRT has no standard; WebVTT is the W3C's.
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+import msgspec
 
 from vivavoce.protocol.logprobs import word_starts
 from vivavoce.protocol.rest_audio import TranscriptionWord, VerboseSegment
@@ -22,8 +23,7 @@ _WIDE_ENDS = ("。", "？", "！")  # noqa: RUF001  of Chinese and Japanese, bef
 _CLOSING = "\"')]»”’"  # noqa: RUF001
 
 
-@dataclass(frozen=True, slots=True)
-class Timed:
+class Timed(msgspec.Struct, frozen=True):
     """A word, a line or a passage, in milliseconds from the start of the recording."""
 
     text: str

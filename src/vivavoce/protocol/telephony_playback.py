@@ -6,8 +6,9 @@ call it mark, Plivo checkpoint). The marks of cleared audio are returned as well
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from vivavoce.audio.formats import to_ms
 from vivavoce.audio.samples import SampleEncoder
@@ -29,8 +30,7 @@ class PlayedMark(NamedTuple):
     sent_at: float
 
 
-@dataclass(slots=True)
-class SentItem:
+class SentItem(msgspec.Struct):
     """An answer, and how much of it was sent to the provider."""
 
     samples: int = 0

@@ -6,8 +6,9 @@ use.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
 
 from vivavoce.errors import VoiceError
 from vivavoce.protocol.client import AnyClientEvent
@@ -25,8 +26,7 @@ class Frame(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """Frames that answer a client's frame at once, without the session."""
 
     frames: tuple[Frame, ...]
@@ -34,28 +34,25 @@ class Reply:
     """A line for the server's log about the client."""
 
 
-@dataclass(frozen=True, slots=True)
-class CloseRequest:
+class CloseRequest(msgspec.Struct, frozen=True):
     """A message of the protocol requests the end of the session."""
 
     code: int = 1000
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectRequest:
+class ConnectRequest(msgspec.Struct, frozen=True):
     """The request that opens a connection, with what protocols may read of it."""
 
     path: str
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = msgspec.field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Names in lower case."""
     subprotocols: tuple[str, ...] = ()
     """As offered, in the client's order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """The requested session, known at connection time."""
 
     kind: Kind = "realtime"

@@ -27,7 +27,7 @@ from vivavoce.telemetry.recording import CallRecording, RecordedEntry
 SPEECH = 0.5
 """A window with at least that probability is speech, where words are laid out in time."""
 USUAL_DELAY_S = 0.3
-"""Of a final transcript, where none was recorded."""
+"""The delay of a final transcript if none was recorded."""
 CANCELLED_END_S = 2.0
 """An answer that was cancelled ends so long after its last part, where it is not cancelled now."""
 NOT_RECORDED = "(no answer was recorded)"

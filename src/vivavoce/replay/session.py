@@ -164,6 +164,7 @@ class ReplayedSession:
                     ReplayedNames(name, self.answers) if info.has_names else None,
                     info.turn_samples,
                     info.transcribes_at_end,
+                    info.decodes_pauses,
                 )
                 for name, info in header.models.items()
             },

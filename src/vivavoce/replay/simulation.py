@@ -70,10 +70,10 @@ from vivavoce.session.limits import SessionLimits
 from vivavoce.telemetry.recording import CallHeader, CallRecording, RecordedEntry, text_frame
 
 MAX_MOMENTS = 2_000_000
-"""Of one replay: a session that asks for endless timers ends the replay."""
+"""The most steps of one replay: a session that asks for timers endlessly ends it."""
 SAMPLES_A_SECOND = 24_000
 PLAYED_SAMPLES = 2_400
-"""Of one AudioPlayed."""
+"""The samples of one AudioPlayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,8 @@ class ReplayChanges:
     turns: dict[str, Any] = field(default_factory=dict)
     interruption: dict[str, Any] = field(default_factory=dict)
     detection: dict[str, Any] = field(default_factory=dict)
-    """Of server_vad, by the names of the wire; they win over what the client sets."""
+    """Settings of server_vad, by their names on the wire; they take precedence over the
+    client's."""
 
     def header(self, header: CallHeader) -> CallHeader:
         """The beginning of the call with these settings."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
+import msgspec
+
 from vivavoce.audio.formats import RATE
 from vivavoce.engines.base import (
     LLM,
@@ -130,19 +132,24 @@ class Cascade:
         voices = frozenset(voice.id for voice in self.tts.voices)
         seconds = self.turn.audio_seconds if isinstance(self.turn, AudioTurnModel) else 0.0
         capabilities = getattr(first_engine(self.stt), "capabilities", Capabilities())
-        at_end = not capabilities.streaming_input
-        return ModelInfo(voices, self.voice(""), self, round(seconds * RATE), at_end)
+        return ModelInfo(
+            voices,
+            self.voice(""),
+            self,
+            round(seconds * RATE),
+            transcribes_at_end=not capabilities.streaming_input,
+            decodes_pauses=capabilities.decodes_pauses,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCatalog:
+class ModelCatalog(msgspec.Struct, frozen=True):
     """Models by name."""
 
     cascades: Mapping[str, Cascade]
     default: str
     """The name of the cascade that serves unknown model names."""
-    relays: Mapping[str, Relay] = field(default_factory=dict)
-    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    relays: Mapping[str, Relay] = msgspec.field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """The names that are looked up in place of one that is not configured."""
 
     def of(self, *models: str) -> Cascade:

@@ -7,6 +7,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from vivavoce.audio.resample import Resampler
 from vivavoce.engines.base import (
     LLM,
@@ -395,7 +397,7 @@ def _continued(stable: str, transcript: Transcript) -> Transcript:
         if len(text) < len(stable) or not text.startswith(stable):
             text = stable + " ".join(words)
     kept = len(text) if transcript.final else max(len(stable), min(transcript.stable, len(text)))
-    return replace(transcript, text=text, stable=kept)
+    return msgspec.structs.replace(transcript, text=text, stable=kept)
 
 
 def _continuation(request: ChatRequest, said: str) -> ChatRequest:

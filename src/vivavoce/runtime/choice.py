@@ -9,8 +9,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from vivavoce.engines.base import Residency, residency_of
 from vivavoce.errors import EngineError, SettingsError
@@ -167,8 +168,7 @@ class EngineSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Own:
+class Own(msgspec.Struct, frozen=True):
     """The engine of a conversation, and the name that the settings give it."""
 
     stage: Stage
@@ -176,15 +176,14 @@ class Own:
     engine: Any
 
 
-@dataclass(frozen=True, slots=True)
-class EngineChoice:
+class EngineChoice(msgspec.Struct, frozen=True):
     """Chooses engines by the names that clients give."""
 
-    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """Names to look for, in order, if nothing has the name itself."""
     source: EngineSource | None = None
-    fallback: FallbackSettings = field(default_factory=FallbackSettings)
-    _members: dict[tuple[Stage, str], Member[Any]] = field(default_factory=dict)
+    fallback: FallbackSettings = msgspec.field(default_factory=FallbackSettings)
+    _members: dict[tuple[Stage, str], Member[Any]] = msgspec.field(default_factory=dict)
 
     def find(self, own: Own, asked: str) -> EngineMatch:
         """What serves the name; `own` if nothing else does. Never waits."""

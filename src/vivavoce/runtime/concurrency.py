@@ -4,8 +4,9 @@ work."""
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
+
+import msgspec
 
 from vivavoce.errors import LimitReached
 
@@ -13,8 +14,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _StreamEnd:
+class _StreamEnd(msgspec.Struct, frozen=True):
     """The end of a stream, and the error that ended it."""
 
     error: Exception | None = None

@@ -7,10 +7,10 @@ stay in memory: 6 MB for an hour, no sound.
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from string import ascii_uppercase
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,8 +46,7 @@ MIN_WINDOW_SHARE = 0.6
 _PIECE_SECONDS = 4.096
 
 
-@dataclass(frozen=True, slots=True)
-class SpeakerTurn:
+class SpeakerTurn(msgspec.Struct, frozen=True):
     """A speaker, by a number from 0 or by a label, from and to a millisecond."""
 
     start_ms: int
@@ -55,16 +54,14 @@ class SpeakerTurn:
     speaker: str
 
 
-@dataclass(frozen=True, slots=True)
-class KnownSpeaker:
+class KnownSpeaker(msgspec.Struct, frozen=True):
     """A speaker with a name, and how the voice sounds: [dimensions], of length 1."""
 
     name: str
     embedding: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechWindows:
+class SpeechWindows(msgspec.Struct, frozen=True):
     """A stretch of speech: where its windows begin, and the level of each of its frames."""
 
     start_ms: int
@@ -208,7 +205,7 @@ def passages_of(turns: Sequence[SpeakerTurn]) -> list[SpeakerTurn]:
             and turn.start_ms - last.end_ms <= JOIN_MS
             and turn.end_ms - last.start_ms <= MAX_PASSAGE_MS
         ):
-            made[-1] = replace(last, end_ms=turn.end_ms)
+            made[-1] = msgspec.structs.replace(last, end_ms=turn.end_ms)
         else:
             made.append(turn)
     return made

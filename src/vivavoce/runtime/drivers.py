@@ -1,7 +1,8 @@
 """What drives a model, and where the runner of a session finds another driver."""
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from vivavoce.protocol.session import SessionObject
 from vivavoce.runtime.generation import Post, WaitWritable
@@ -10,8 +11,7 @@ from vivavoce.session.brain import BrainFactory
 from vivavoce.session.effects import RunTool, Say
 
 
-@dataclass(frozen=True, slots=True)
-class Driver:
+class Driver(msgspec.Struct, frozen=True):
     """How a model is driven: its brain, and the performer of its effects."""
 
     brain: BrainFactory

@@ -6,8 +6,9 @@ Only what is being worked on is in memory: a piece of sound, and a few passages 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+import msgspec
 
 from vivavoce.audio.formats import RATE
 from vivavoce.audio.segments import Segment, Segmenter, SegmentSettings
@@ -29,8 +30,7 @@ _WINDOWS_AHEAD = 32  # ... and so many may wait for the VAD while the next ones 
 _WINDOW_BYTES = 2 * WINDOW
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechStretch:
+class SpeechStretch(msgspec.Struct, frozen=True):
     """The audio of a recording from `start_ms` to `end_ms`, which contains speech."""
 
     start_ms: int
@@ -214,7 +214,7 @@ class Passage:
         if transcript.final:
             self.text = transcript.text.strip()
             self.words = tuple(
-                replace(
+                msgspec.structs.replace(
                     word,
                     start_ms=word.start_ms + self.start_ms,
                     end_ms=word.end_ms + self.start_ms,

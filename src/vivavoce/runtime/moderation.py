@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 import msgspec
@@ -82,8 +81,7 @@ class CheckText(Protocol):
     def __call__(self, text: ModeratedText) -> Awaitable[object]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Moderation:
+class Moderation(msgspec.Struct, frozen=True):
     """A check and its settings."""
 
     name: str

@@ -15,7 +15,7 @@ import math
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from random import Random
 from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar
 
@@ -88,8 +88,7 @@ class MemberStatus(NamedTuple):
     """The sum of the times from requests to their first results."""
 
 
-@dataclass(slots=True)
-class _Load:
+class _Load(msgspec.Struct):
     """What is known about a member."""
 
     weight: float
@@ -120,13 +119,12 @@ class _Load:
         self.measured_at = now
 
 
-@dataclass(slots=True)
-class _Balance:
+class _Balance(msgspec.Struct):
     """The loads of all members, and the member of each conversation."""
 
     loads: dict[str, _Load]
     random: Random
-    conversations: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    conversations: OrderedDict[str, str] = msgspec.field(default_factory=OrderedDict)
 
     def fastest_s(self) -> float:
         known = [load.latency_s for load in self.loads.values() if load.latency_s is not None]

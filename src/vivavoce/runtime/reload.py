@@ -6,8 +6,9 @@ When the settings are read again, open sessions keep the old ones, so both are i
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 T = TypeVar("T")
 
@@ -45,8 +46,7 @@ class Counted(Generic[T]):
         await self._unused.wait()
 
 
-@dataclass(slots=True, eq=False)
-class _Shared:
+class _Shared(msgspec.Struct, eq=False):
     """An engine in a pool, and the options that distinguish it."""
 
     kind: str
@@ -57,7 +57,7 @@ class _Shared:
     users: int = 0
     engine: Any = None
     """The result of entering it; None: it is not entered."""
-    entering: asyncio.Lock = field(default_factory=asyncio.Lock)
+    entering: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
 
 
 class EnginePool:

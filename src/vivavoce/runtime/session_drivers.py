@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
+
+import msgspec
 
 from vivavoce.limits.accounts import Owner
 from vivavoce.protocol.session import RealtimeSession, SessionObject
@@ -54,8 +55,7 @@ class DriverContext(Protocol):
     def gate(self) -> SpeakerGate | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Drivers:
+class Drivers(msgspec.Struct, frozen=True):
     """Finds drivers for the session of one client, and speaks for the server."""
 
     context: DriverContext

@@ -150,8 +150,7 @@ class ServerContext:
     """Whether operators who watch a session see what is said."""
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenSession:
+class _OpenSession(msgspec.Struct, frozen=True):
     """What is connected to the runner of a session, and released at its end."""
 
     context: Counted[ServerContext]
@@ -455,8 +454,8 @@ def _session_of(start: SessionStart, models: AvailableModels, driver: Driver) ->
 def _opening_again(opening: Opening, session: SessionObject) -> Opening:
     """The request of a client that comes back to a session."""
     if isinstance(session, RealtimeSession):
-        return replace(opening, kind="realtime", model=session.model, patch=None)
-    return replace(opening, kind="transcription", patch=None)
+        return msgspec.structs.replace(opening, kind="realtime", model=session.model, patch=None)
+    return msgspec.structs.replace(opening, kind="transcription", patch=None)
 
 
 def _with_voice(template: RealtimeSession, voice: str) -> RealtimeSession:

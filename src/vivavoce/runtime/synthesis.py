@@ -5,9 +5,9 @@ import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from vivavoce.audio.formats import RATE
@@ -43,8 +43,7 @@ class SpokenPiece(Struct, frozen=True):
     """Whether the clause ends with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Synthesis:
+class Synthesis(msgspec.Struct, frozen=True):
     """A voice of an engine, with its speed, language and instructions."""
 
     tts: TTS

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self, TypeAlias
 
@@ -114,8 +113,7 @@ class Webhook:
             return (await response.read(MAX_ANSWER_BYTES, deadline)).decode(errors="replace")
 
 
-@dataclass(frozen=True, slots=True)
-class ServerTool:
+class ServerTool(msgspec.Struct, frozen=True):
     """A function and how it is declared to models."""
 
     declared: FunctionTool

@@ -6,7 +6,8 @@ Each is made once, however often the recording is part of a request.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
+
+import msgspec
 
 from vivavoce.runtime.concurrency import WorkSlots
 
@@ -20,8 +21,7 @@ MAX_WAITING = 1024
 _ENTRY_BYTES = 128  # for each entry, beside its text
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(msgspec.Struct):
     """A recording that is being transcribed, and the number of requests that wait for it."""
 
     task: asyncio.Task[str]

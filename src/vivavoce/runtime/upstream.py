@@ -172,8 +172,7 @@ class SharedClient:
             await client.__aexit__()
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A session that the upstream server has begun."""
 
     socket: UpstreamSocket

@@ -37,7 +37,7 @@ class ScenarioCost(NamedTuple):
     problem: str = ""
     """Why that is not known."""
     model: str = ""
-    """Of the price table."""
+    """The name of the model in the price table."""
 
     @property
     def text(self) -> str:
@@ -127,7 +127,7 @@ def first_audio_times(run: ScenarioRun) -> list[float]:
 
 
 def cost_of(scenario: ScenarioFile, run: ScenarioRun, prices: PriceTable) -> ScenarioCost:
-    """By the price table; tokens as the server has reported them."""
+    """The cost by the price table, of the tokens that the server has reported."""
     model = scenario.price_model or str(run.session.get("model") or scenario.model)
     price = prices.find(model, time.time())
     if price is None:

@@ -38,7 +38,7 @@ from vivavoce.testing.clips import KINDS, MAX_CLIP_SECONDS, SpeechCache, treated
 CHUNK_MS: Final = 40
 CHUNK_BYTES: Final = CHUNK_MS * BYTES_PER_MS
 TRAILING_MS: Final = 1_500
-"""Of silence after speech that is sent faster than it is heard."""
+"""The silence after speech that is sent faster than real time."""
 QUIET_S: Final = 0.5
 """After the last step: what comes late is still taken in."""
 

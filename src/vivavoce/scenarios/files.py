@@ -76,7 +76,7 @@ class ScenarioStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Any event of a client, as a table with `type`."""
     silence_ms: Milliseconds = 0
     voice: str = ""
-    """Of says and clip, in place of the scenario's."""
+    """The voice of `says` and `clip` in this step; empty: that of the scenario."""
     interrupts_after: str = ""
     """The step begins when the user has heard these words of the answer before it."""
     interrupts_after_ms: Milliseconds = 0
@@ -151,12 +151,12 @@ class ScenarioFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """A whole file."""
 
     name: str = ""
-    """By default the name of the file."""
+    """The name in reports; empty: that of the file."""
     about: str = ""
     model: str = ""
     """The model to ask for; --model takes precedence."""
     voice: str = ""
-    """Of the user; --voice takes precedence."""
+    """The voice of the user; --voice takes precedence."""
     session: dict[str, Any] = {}
     """Settings of session.update."""
     tools: dict[str, ScenarioTool] = {}

@@ -56,7 +56,7 @@ class StageTimes:
 
     stages: dict[str, float] = field(default_factory=dict)
     usage: Any = None
-    """Of response.done."""
+    """The usage in response.done."""
 
 
 @dataclass(frozen=True, slots=True)

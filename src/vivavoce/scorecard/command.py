@@ -43,9 +43,9 @@ class BenchOptions:
     max_sessions: int = 64
     """The load curve ends there: 1, 2, 4, 8 and so on."""
     level_seconds: float = 10.0
-    """Of each number of sessions."""
+    """The duration of each level of the load curve."""
     max_seconds: float = 180.0
-    """Of the whole load curve; no level begins that would take longer."""
+    """The limit for the whole load curve: no level begins that would exceed it."""
     limit_ms: float = 2000.0
     """A server is taken to be broken where 95 % of its answers begin later than that."""
     want_sessions: int = 0

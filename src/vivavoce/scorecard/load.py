@@ -17,9 +17,9 @@ from vivavoce.session.effects import RecordUsage
 from vivavoce.telemetry.rating import PriceRef, Rater, Tariff
 
 MAX_FAILED: Final = 0.05
-"""Of the turns of a level: more, and the server is broken."""
+"""The share of failed turns above which a level counts as failed."""
 MAX_LATE_MS: Final = 50.0
-"""Of the frames of a level, 99 %: more, and the load is too slow to say anything."""
+"""The lateness of sent frames (p99) above which the load generator itself is too slow."""
 INTERRUPTIONS: Final = 3
 FORMAT_VERSION: Final = 1
 
@@ -33,7 +33,7 @@ class LoadLevel(msgspec.Struct, frozen=True, kw_only=True):
     latency: Spread
     """From the end of a turn to the first audio, or text where turns are written."""
     late_p99: float
-    """By which this machine sent audio too late."""
+    """How late this machine sent audio."""
     problem: str = ""
     """Why it is broken; empty: it is not."""
 
@@ -60,7 +60,7 @@ class Scorecard(msgspec.Struct, frozen=True, kw_only=True):
     limit_ms: float
     levels: list[LoadLevel]
     waterfall: dict[str, Spread]
-    """Of one caller alone, by stage: from the end of the turn."""
+    """The stages of a turn, from its end, with one caller alone."""
     interruption: Spread
     """From the first sound over an answer to the server's word of it."""
     cost: TurnCost

@@ -1,6 +1,6 @@
 """Sentences that the server itself says: each in a response of its own outside the conversation."""
 
-from dataclasses import dataclass
+import msgspec
 
 from vivavoce.protocol.responses import ResponseError, ResponseParams, StatusDetails
 from vivavoce.session.brain import Brain, Shared
@@ -96,8 +96,7 @@ class Announcement:
         self._shared.playback.ended(response.id, now)
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How a session ends: an error event, then the close."""
 
     code: str

@@ -7,9 +7,9 @@ machine, or a relay to an upstream server. One can take over from another in mid
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from vivavoce.protocol.audio_frames import PassedAudio
@@ -42,8 +42,7 @@ BrainEvent: TypeAlias = (
 """The client events that only a brain can carry out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(msgspec.Struct, frozen=True):
     """State that the shell and its brain both read and change."""
 
     options: Options
@@ -52,11 +51,11 @@ class Shared:
     effects: EffectBuffer
     usage: UsageMeter
     limits: SessionLimits
-    pauses: SpeakerPauses = field(default_factory=SpeakerPauses)
+    pauses: SpeakerPauses = msgspec.field(default_factory=SpeakerPauses)
     """The language of the user in mid-turn."""
-    announcements: list[str] = field(default_factory=list)
+    announcements: list[str] = msgspec.field(default_factory=list)
     """Sentences that the server itself says, one at a time, as soon as nobody speaks."""
-    sent_words: dict[TranscriptionKey, str] = field(default_factory=dict)
+    sent_words: dict[TranscriptionKey, str] = msgspec.field(default_factory=dict)
     """What was sent as deltas of transcripts that the previous brain did not complete."""
 
     def shown_usage(self, now: float) -> SessionUsage | UnsetType:
@@ -64,8 +63,7 @@ class Shared:
         return self.usage.so_far(now) if self.options.includes_usage else UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
+class Handover(msgspec.Struct, frozen=True):
     """What one brain leaves to the next. Everything else is in Shared."""
 
     position: int = 0

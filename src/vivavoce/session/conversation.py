@@ -4,7 +4,6 @@ them."""
 import sys
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import assert_never
 
@@ -28,14 +27,13 @@ ROOT = "root"
 RETRIEVED_BYTES = 5 * 1024 * 1024  # of sound in one event; a strict client's frame limit is 8 MiB
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct):
     """An item and what is known about its audio."""
 
     item: Item
-    recordings: dict[int, bytes] = field(default_factory=dict)
+    recordings: dict[int, bytes] = msgspec.field(default_factory=dict)
     """A user's audio, PCM at 24 kHz, by content index."""
-    words: dict[int, str] = field(default_factory=dict)
+    words: dict[int, str] = msgspec.field(default_factory=dict)
     """Its transcripts, by content index; sent to the client only if it requested them."""
     samples: int = 0
     """Length of a user's audio. It stays when the recordings are dropped."""

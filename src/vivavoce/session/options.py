@@ -89,6 +89,8 @@ class ModelInfo:
     """The most audio of a turn that its turn detector reads."""
     transcribes_at_end: bool = False
     """Whether its recogniser begins its work only at the end of a recording."""
+    decodes_pauses: bool = False
+    """Whether its recogniser decodes in a pause by itself."""
 
     def voice(self, name: str, speech_model: str = "") -> str:
         """The voice that speaks when `name` is asked for."""
@@ -262,6 +264,11 @@ class Options:
     def transcribes_at_end(self) -> bool:
         """Whether the recogniser of the model begins its work only at the end of a recording."""
         return self._model.transcribes_at_end
+
+    @property
+    def decodes_pauses(self) -> bool:
+        """Whether the recogniser of the model decodes in a pause by itself."""
+        return self._model.decodes_pauses
 
     @property
     def explains_turns(self) -> bool:

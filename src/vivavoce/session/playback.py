@@ -5,8 +5,9 @@ server plays the answers itself, it counts the samples. Positions are samples at
 """
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE
 from vivavoce.errors import InvalidRequest
@@ -141,13 +142,12 @@ class ClientPlayback:
         return unplayed
 
 
-@dataclass(slots=True)
-class _Answer:
+class _Answer(msgspec.Struct):
     """One answer in the server's playback queue; counts samples."""
 
     response_id: str
     item_id: str
-    held: list[bytes] = field(default_factory=list)
+    held: list[bytes] = msgspec.field(default_factory=list)
     """Audio that waits for an earlier answer."""
     came: int = 0
     played: int = 0

@@ -5,8 +5,9 @@ brain owns audio input, turns and responses (see session/brain.py).
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal, assert_never
+
+import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, G711_RATE, RATE
 from vivavoce.errors import InvalidRequest
@@ -57,8 +58,7 @@ from vivavoce.session.usage import UsageMeter, UsageTotals
 INFINITY = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class SessionStart:
+class SessionStart(msgspec.Struct, frozen=True):
     """What a session is made from, for a recorder; its facts are recorded beside it.
 
     The parameters of Session describe each field.

@@ -6,9 +6,10 @@ the budget, whatever other processes do.
 
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
+
+import msgspec
 
 from vivavoce.store.base import (
     AT_ONCE,
@@ -36,8 +37,7 @@ class Account(NamedTuple):
     period: str
 
 
-@dataclass(slots=True)
-class Allowance:
+class Allowance(msgspec.Struct):
     """Amounts in the smallest unit of the budget."""
 
     amount: int = 0
@@ -48,7 +48,7 @@ class Allowance:
     """How many reservations take from it."""
     until: float = 0.0
     """Unix seconds; nothing is taken from it after that. Its leases end later."""
-    ids: list[str] = field(default_factory=list)
+    ids: list[str] = msgspec.field(default_factory=list)
     """The ids of its reservations in the store."""
 
 
@@ -113,8 +113,7 @@ def limited(charges: Iterable[Charge]) -> Iterator[Charge]:
     return (charge for charge in charges if charge.period != AT_ONCE and charge.amount)
 
 
-@dataclass(slots=True)
-class Need:
+class Need(msgspec.Struct):
     """What a process has reserved of a budget now."""
 
     limit: int
@@ -123,7 +122,7 @@ class Need:
 
 
 def needs_of(reserved: Iterable[Charge]) -> dict[Account, Need]:
-    """By budget and period."""
+    """The needs, by budget and period."""
     needs: dict[Account, Need] = {}
     for charge in limited(reserved):
         need = needs.setdefault(Account(charge.budget, charge.period), Need(charge.limit))

@@ -14,9 +14,10 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Self, TypeVar
+
+import msgspec
 
 from vivavoce.errors import StorageFull, StoreError
 from vivavoce.store.allowance import Account, AllowanceLeases, Allowances, limited
@@ -49,8 +50,7 @@ REAP_PAUSE_S = 60.0
 _PROBE = "store:probe"
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(msgspec.Struct):
     """A reservation of this process."""
 
     charges: tuple[Charge, ...]

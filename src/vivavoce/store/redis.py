@@ -33,7 +33,7 @@ PREFIX = "{vivavoce}:"
 TIMEOUT_S = 5.0
 """For a connection, and for an answer."""
 RETRIES = 1
-"""Of an operation whose connection was lost. Every operation may be repeated."""
+"""Retries of an operation whose connection was lost. Every operation may be repeated."""
 REAPED_AT_ONCE = 100
 
 # ARGV are strings: amounts are passed to HINCRBY as they came, because Lua's numbers are doubles.

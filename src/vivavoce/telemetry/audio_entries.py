@@ -22,7 +22,7 @@ AudioEntry: TypeAlias = tuple[int, float, Any, Any, Any, Any, Any]
 """Which fact it is, its time, and five values of fact and effect; audio is its number of bytes."""
 WIDTH: Final = 7
 SCORE, APPEND, PIECE = range(3)
-"""Of the fact VadScores, of Received, of AudioGenerated."""
+"""Entries of the facts VadScores, Received and AudioGenerated."""
 
 
 def audio_entry(fact: Fact, effects: list[Effect], now: float) -> AudioEntry | None:

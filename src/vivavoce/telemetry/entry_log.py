@@ -19,14 +19,14 @@ from vivavoce.telemetry.recording import frame_text
 BLOCK_BYTES: Final = 32 * 1024
 """The size of entries that are compressed together; that takes about 0.3 ms."""
 FIRST_BYTES: Final = 2048
-"""Of the first block: a session that is silent has no more than its settings."""
+"""The size of the first block: a silent session has no more than its settings."""
 SIZE_BYTES: Final = 4
 """In front of each entry."""
 MAX_RUN: Final = 32
 """The most frames that passed, or entries of audio, in a row before they are encoded as one."""
 _SECOND: Final = (BLOCK_BYTES // 2, BLOCK_BYTES)
 _FIELDS = ("at", "fact", "fields", "effects", "levels")
-"""Of an entry that is kept as an array."""
+"""The fields of an entry that is kept as an array."""
 
 
 class EntryLog:

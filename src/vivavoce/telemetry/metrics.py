@@ -94,7 +94,7 @@ class MeasuredPool(Protocol):
 
     @property
     def statuses(self) -> Mapping[str, MeasuredMember]:
-        """Of each server by its name."""
+        """The status of each server by its name."""
         ...
 
 
@@ -251,7 +251,7 @@ class PoolCollector:
 
     def __init__(self) -> None:
         self.pools: Mapping[str, MeasuredPool] = {}
-        """By the names of their engines, such as llm:openai."""
+        """The pools, by the names of their engines, such as llm:openai."""
 
     def collect(self) -> Iterator[Metric]:
         labels = ("engine", "member")

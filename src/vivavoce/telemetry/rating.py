@@ -1,7 +1,6 @@
 """Computes what the usage of a configured model costs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -31,16 +30,14 @@ DEFAULT_OUTPUT = 4_096
 """Tokens of a response that has no limit of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class PriceRef:
+class PriceRef(msgspec.Struct, frozen=True):
     """A model of the price table."""
 
     model: str
     provider: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Tariff:
+class Tariff(msgspec.Struct, frozen=True):
     """The prices of a configured model.
 
     A part without a price runs on this machine and costs nothing.
@@ -52,9 +49,9 @@ class Tariff:
     stt: PriceRef | None = None
     tts: PriceRef | None = None
     provider: str = ""
-    """Of the recognisers that sessions of a relay name."""
+    """The provider of the recognisers that sessions of a relay name."""
     percent: int = 100
-    """Of the list price."""
+    """What is charged, in percent of the list price."""
 
 
 class Rated(NamedTuple):

@@ -61,7 +61,7 @@ class RecorderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sessions: Annotated[int, Meta(ge=1, le=10_000)] = 20
     """Calls that have ended, in memory."""
     memory_mb: Annotated[int, Meta(ge=1, le=65_536)] = 64
-    """Of all calls in memory; the oldest are dropped first."""
+    """The memory for all calls; the oldest are dropped first."""
     folder: str = ""
     """Where calls are written in which something failed. Empty: nowhere."""
     max_files: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
@@ -306,6 +306,7 @@ def _recorded_model(info: Any) -> RecordedModel:
         default_voice=info.default_voice,
         turn_samples=info.turn_samples,
         transcribes_at_end=info.transcribes_at_end,
+        decodes_pauses=info.decodes_pauses,
         has_names=info.names is not None,
     )
 
@@ -375,7 +376,7 @@ class Recorder:
 
     @property
     def bytes(self) -> int:
-        """Of all calls in memory."""
+        """The memory of all calls."""
         return sum(call.bytes for call in self._calls())
 
     def calls(self) -> list[CallSummary]:

@@ -62,7 +62,7 @@ from vivavoce.session.speaker_gate import SpeakerGateSettings
 FORMAT = "vivavoce-recording"
 VERSION = 1
 MAX_LEVEL_BYTES = 256 * 1024
-"""Of microphone audio whose scores are awaited, to measure its level: five seconds."""
+"""The microphone audio that is kept until its scores arrive, to measure its level: five seconds."""
 ONSET_SCORES = 12
 """In a row that may be of speech: after so many a turn has begun, and the level is not needed."""
 Redaction: TypeAlias = Literal["words", "numbers"]
@@ -76,6 +76,7 @@ class RecordedModel(msgspec.Struct, frozen=True, kw_only=True):
     default_voice: str
     turn_samples: int = 0
     transcribes_at_end: bool = False
+    decodes_pauses: bool = False
     has_names: bool = False
     """Whether its engines decide on names of models of speech: their answers are entries."""
 
@@ -150,7 +151,7 @@ class RecordedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Model, method of session.options.EngineNames, and arguments."""
     answer: str = ""
     faults: tuple[RecordedFault, ...] | None = None
-    """Of the last line: what went wrong."""
+    """In the last line: what went wrong."""
 
 
 class CallRecording(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from vivavoce.store.base import UsageRow
 GroupBy: TypeAlias = Literal["day", "key", "user", "team", "model", "session", "kind", "mode"]
 DEFAULT_DAYS = 30
 MAX_GROUPS = 10_000
-"""Of a report; the rest is in its last line."""
+"""The most groups of a report; the rest is summed up in its last line."""
 
 _VALUES: Mapping[str, Callable[[UsageRow], str]] = {
     "day": lambda row: day_of(row.at),
@@ -123,7 +123,7 @@ def most_at_once(changes: list[tuple[float, int]]) -> int:
 CASCADE = {"stt": "nova-3", "llm": "gpt-6-luna", "tts": "eleven_flash_v2_5"}
 """Models of the price table that a relay is compared with."""
 CHARACTERS_PER_SECOND = 15
-"""Of speech."""
+"""The pace of speech, to estimate its length."""
 TEXT_TOKENS_PER_SECOND = 4
 
 

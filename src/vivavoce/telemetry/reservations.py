@@ -4,7 +4,7 @@ Once a session has begun, StoreError means that the store cannot be reached and 
 used up: see store/buffered.py.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from vivavoce.errors import QuotaExceeded, StoreError
 from vivavoce.limits.accounts import Budget, Owner, Unit
@@ -21,8 +21,7 @@ LAST_WINDOW_S = 5
 """The shorter time that is reserved if the budget has no room for a whole window."""
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct):
     """A reservation."""
 
     id: str

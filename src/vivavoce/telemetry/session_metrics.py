@@ -81,7 +81,7 @@ class _RateLimit(msgspec.Struct):
 
 
 class _RateLimits(msgspec.Struct):
-    """Of a rate_limits.updated event."""
+    """The limits in a rate_limits.updated event."""
 
     rate_limits: list[_RateLimit]
 

@@ -29,13 +29,13 @@ T = TypeVar("T")
 ENGINE: Final = "espeak"
 """The embedded voice."""
 VOICES: Final = ("alloy", "echo", "shimmer")
-"""Of the clip library, where no others are named."""
+"""The voices of the clip library if none are named."""
 SPEED: Final = 0.9
 """At which the embedded recognisers understand the embedded voice best."""
 TONE: Final = "tone"
 """In place of a voice: a tone as long as the text, which needs no engine."""
 MS_PER_CHARACTER: Final = 40
-"""Of the tone that stands for a spoken text."""
+"""The length of the tone that stands for a spoken text."""
 SILENCE_MS: Final = 4_000
 NOISE_SNR_DB: Final = 10.0
 INDEX: Final = "index.json"

@@ -23,7 +23,7 @@ TIMEOUT_S: Final = 5.0
 TURN_SILENCE_MS: Final = 800
 """After the speech; longer than silence_duration_ms."""
 CHUNK_MS: Final = 100
-"""Of audio that the user sends at a time."""
+"""The length of one append of the user's audio."""
 TURN_ENDS: Final = ("input_audio_buffer.speech_stopped", "response.create")
 
 

@@ -76,7 +76,7 @@ MAX_EVENTS: Final = 100_000
 """That are kept of one test."""
 EXPIRED: Final = "Your session hit the maximum duration of 60 minutes."
 PACE: Final = 0.02
-"""Of answers: one that is heard for 5 s takes 0.1 s."""
+"""The time in which answers are sent, relative to their duration: 0.1 s for 5 s of audio."""
 
 
 def call(name: str, /, **arguments: Any) -> ScriptedAnswer:
@@ -205,7 +205,7 @@ class FakeServer:
         self.url = ""
         """The base URL for OpenAI's clients, http://127.0.0.1:PORT/v1, while it listens."""
         self.events: list[FakeEvent] = []
-        """Of all sessions, in order, up to MAX_EVENTS."""
+        """The events of all sessions, in order, up to MAX_EVENTS."""
         self.user = SimulatedUser(self)
         self.expect = Expectations(self)
         self._llm, self._stt, self._tts = FakeLLM(), FakeSTT(), FakeTTS()

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TypeAlias
+
+import msgspec
 
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.codec import BETA_SUBPROTOCOL, GA
@@ -58,8 +59,7 @@ def telephony() -> TelephonyProtocol:
     return TelephonyProtocol(time.monotonic)
 
 
-@dataclass(frozen=True, slots=True)
-class WireRoute:
+class WireRoute(msgspec.Struct, frozen=True):
     """A protocol at a path, for the requests that match. `make` builds one object a connection."""
 
     path: str

@@ -4,9 +4,9 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
+import msgspec
 from aiohttp import web
 
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized
@@ -190,7 +190,7 @@ class WebSocketEndpoint:
         # the settings of the key take precedence over those of the protocol
         if opening.patch and admitted.patch:
             connection.put_first(SessionUpdate(session=admitted.patch))
-        return replace(
+        return msgspec.structs.replace(
             opening,
             who=admitted.who,
             patch=opening.patch or admitted.patch,

@@ -35,7 +35,7 @@ DONE, REFUSED, INTERRUPTED = 0, 2, 130
 MIN_VOICES: Final = 2
 CLOSE_TIMEOUT_S: Final = 2.0
 EVERY_ADDRESS: Final = ("0.0.0.0", "::")
-"""Of this machine: links name the machine then."""
+"""Addresses that stand for all of this machine: links contain the machine's name instead."""
 
 
 @Parameter(name="*")

@@ -10,13 +10,13 @@ from vivavoce.audio.formats import RATE
 
 Floats = NDArray[np.float64]
 BLOCK_MS, HOP_MS = 400, 100
-"""Of the gated loudness, ITU-R BS.1770-4, annex 1."""
+"""The blocks of gated loudness, ITU-R BS.1770-4, annex 1."""
 ABSOLUTE_GATE_LUFS: Final = -70.0
 RELATIVE_GATE_LU: Final = -10.0
 SILENT_LUFS: Final = -120.0
 """Given for sound in which nothing passes the gate."""
 PLAYED_LUFS: Final = -23.0
-"""Of every voice that is rated: the level of EBU R 128."""
+"""The loudness at which every voice is rated: the level of EBU R 128."""
 FRAME_MS: Final = 20
 PAUSE_DB: Final = -35.0
 """A frame that is so far below the loudest one is silent."""
@@ -32,21 +32,21 @@ _HIGH_PASS: Final = ((1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621
 
 
 class VoiceMeasures(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one clip, or the means of several."""
+    """The measures of one clip, or the means of several."""
 
     seconds: float
     words_per_minute: float
     lufs: float
     """Integrated loudness."""
     pause_share: float
-    """Of the time between the first and the last sound, 0..1."""
+    """The share of pauses in the time between the first and the last sound, 0..1."""
     longest_pause_ms: float
     first_chunk_ms: float
     """From the request to the first audio."""
     realtime_factor: float
     """Seconds of work for a second of speech."""
     word_error_rate: float | None = None
-    """Of what a recogniser understands; None: none is used."""
+    """The word error rate of a recogniser; None: none is used."""
     usd_per_minute: float = 0.0
     """A price for people to read: bills are integers of nano-USD."""
 

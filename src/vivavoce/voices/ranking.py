@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 PRIOR_SD: Final = 2.0
-"""Of a strength, in log odds, before anything is known: a voice that always wins stays finite."""
+"""The prior standard deviation of a strength, in log odds: a voice that always wins stays
+finite."""
 Z95: Final = 1.959964
 """The standard normal distribution has 95 % within this many standard deviations."""
 MAX_STEPS: Final = 100
@@ -21,7 +22,7 @@ class Comparison(NamedTuple):
     first: str
     second: str
     score: float
-    """Of the first: 1 it is better, 0 the second is, 0.5 no difference."""
+    """The result of the first voice: 1 better, 0 worse, 0.5 no difference."""
     rater: str = ""
 
 

@@ -29,7 +29,7 @@ PARTNER: Final = "echo"
 """The embedded voice of the user's lines in dialogues."""
 TURN_GAP_MS: Final = 350
 MAX_VOICES: Final = 24
-"""Of one engine, where none are named."""
+"""The most voices of one engine, unless some are named."""
 
 
 @dataclass(slots=True)
@@ -164,7 +164,7 @@ async def spoken_clips(
 class _SpokenItem:
     whole: bytearray = field(default_factory=bytearray)
     own: bytes = b""
-    """Of the rated voice alone."""
+    """The audio of the rated voice alone."""
     first_chunk_s: float = 0.0
     work_s: float = 0.0
 

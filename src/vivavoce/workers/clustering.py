@@ -2,9 +2,10 @@
 
 import re
 import socket
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
+
+import msgspec
 
 from vivavoce import __version__
 from vivavoce.accounting import redis_client
@@ -63,7 +64,7 @@ def placed(settings: Settings, place: WorkerPlace | None) -> WorkerPlace | None:
     if not (name := node_name(settings)):
         return place
     check_cluster(settings)
-    return replace(place or WorkerPlace(0, 1, ""), node=node_tag(name))
+    return msgspec.structs.replace(place or WorkerPlace(0, 1, ""), node=node_tag(name))
 
 
 def check_cluster(settings: Settings) -> None:

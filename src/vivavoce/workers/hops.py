@@ -9,8 +9,9 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from vivavoce.runtime.cluster import Cluster
 from vivavoce.secret import Secret
@@ -59,8 +60,7 @@ class HopSigner(NamedTuple):
         return hmac.new(self.secret.reveal().encode(), text, hashlib.sha256).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbours:
+class Neighbours(msgspec.Struct, frozen=True):
     """The cluster as the forwarder needs it."""
 
     cluster: Cluster

@@ -3,7 +3,6 @@
 import os
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -23,7 +22,7 @@ class WorkerOrder(msgspec.Struct, frozen=True):
     config: str | None
     """The settings file; None: the default places."""
     flags: dict[str, Any]
-    """By "section.key", on top of the file."""
+    """Settings by "section.key", which take precedence over the file."""
     descriptors: tuple[int, ...]
     """Sockets that have the address."""
     folder: str
@@ -51,8 +50,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     models: tuple[BannerModel, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerPlace:
+class WorkerPlace(msgspec.Struct, frozen=True):
     """Which of several processes this one is, and where the other workers of the machine are."""
 
     index: int

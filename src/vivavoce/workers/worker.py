@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from vivavoce.starting import certificates_later
+from vivavoce.starting import heavy_imports
 
-with certificates_later():
+with heavy_imports():
     from vivavoce import app
 from vivavoce.engines.host import WorkerHost
 from vivavoce.errors import SettingsError

@@ -7,8 +7,9 @@ from base64 import b64decode, b64encode
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from io import BytesIO
+
+import msgspec
 
 from vivavoce.api.chat.completion import CompletionChunk, SendChunk
 from vivavoce.audio.formats import RATE
@@ -32,8 +33,7 @@ _DECODED_CHARACTERS = 1 << 20  # of base64 at a time: the interpreter lets other
 _UNCODED = ("pcm", "wav")
 
 
-@dataclass(slots=True)
-class _KeptAnswer:
+class _KeptAnswer(msgspec.Struct):
     expires_at: int
     transcript: str = ""
 
@@ -124,8 +124,7 @@ def _decoded_base64(data: str) -> bytes:
     return bytes(raw)
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerSpeech:
+class AnswerSpeech(msgspec.Struct, frozen=True):
     """How the answers to one request are spoken, and where their transcripts are kept."""
 
     synthesis: Synthesis

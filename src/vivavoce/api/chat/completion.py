@@ -4,7 +4,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -214,8 +213,7 @@ def _read(value: Any, kind: type[T], where: str) -> T:
         raise InvalidRequest(f"{what} at {param}.", param=param) from exc
 
 
-@dataclass(slots=True)
-class CompletionJob:
+class CompletionJob(msgspec.Struct):
     """One request to a model, with one id for all of its answer."""
 
     llm: LLM
@@ -224,9 +222,9 @@ class CompletionJob:
     n: int
     include_usage: bool
     """Whether the last chunk has the usage."""
-    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
-    created: int = field(default_factory=lambda: int(time.time()))
-    usages: list[ChatUsage] = field(default_factory=list)
+    id: str = msgspec.field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    created: int = msgspec.field(default_factory=lambda: int(time.time()))
+    usages: list[ChatUsage] = msgspec.field(default_factory=list)
 
     def head(self, kind: str) -> CompletionChunk:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}

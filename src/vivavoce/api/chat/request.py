@@ -6,7 +6,6 @@ answers for the API reference; requests are read more leniently than they say.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -82,8 +81,7 @@ class _Fields(msgspec.Struct):
     max_completion_tokens: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class InputRecording:
+class InputRecording(msgspec.Struct, frozen=True):
     """A recording that a user sent, undecoded."""
 
     param: str
@@ -94,8 +92,7 @@ class InputRecording:
     """One of INPUT_FORMATS, or "" if the client names none."""
 
 
-@dataclass(frozen=True, slots=True)
-class EarlierAnswer:
+class EarlierAnswer(msgspec.Struct, frozen=True):
     """An earlier answer with audio, by the id that it got then."""
 
     param: str
@@ -104,16 +101,14 @@ class EarlierAnswer:
     """The words, if the client sends them as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class AudioOptions:
+class AudioOptions(msgspec.Struct, frozen=True):
     """The voice and the format of an answer with audio."""
 
     voice: str
     format: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChatCall:
+class ChatCall(msgspec.Struct, frozen=True):
     """A request that has been read."""
 
     body: bytes
@@ -123,7 +118,7 @@ class ChatCall:
     n: int
     recordings: Mapping[ErrorPlace, InputRecording]
     earlier: Mapping[int, EarlierAnswer]
-    """By the number of the message."""
+    """Answers of this server to which messages refer, by the index of the message."""
     audio: AudioOptions | None
     transcription_model: str
     speech_model: str

@@ -5,7 +5,6 @@ import hashlib
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -77,7 +76,7 @@ class ChatRoutes:
         else:
             call = chat_request.parse(body)
         if not call.model:  # of an Azure deployment
-            call = replace(call, model=request.query.get("model", ""))
+            call = msgspec.structs.replace(call, model=request.query.get("model", ""))
         catalog = request[CONTEXT].catalog
         name = catalog.name_of(call.model)
         check_model(request, call.model, name)

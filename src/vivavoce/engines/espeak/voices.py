@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -90,8 +89,7 @@ class SpokenChunk(msgspec.Struct, frozen=True, array_like=True):
     next_offset: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Timbre:
+class Timbre(msgspec.Struct, frozen=True):
     """What makes a voice of any language: one of espeak's variants, pitch and range 0..100."""
 
     variant: str

@@ -32,6 +32,7 @@ class MoonshineSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unkn
 class MoonshineSTT(HostedSTT):
     Settings = MoonshineSettings
     capabilities = Capabilities(
+        decodes_pauses=True,
         languages=("en",),
         word_times="estimated",
         licence="MIT",

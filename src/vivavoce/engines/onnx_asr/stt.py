@@ -42,6 +42,7 @@ class OnnxAsrSettings(AcceleratedSettings, frozen=True, kw_only=True, forbid_unk
 class OnnxAsrSTT(HostedSTT):
     Settings = OnnxAsrSettings
     capabilities = Capabilities(
+        decodes_pauses=True,
         word_times="exact",
         licence="MIT",
         extra="onnx_asr",

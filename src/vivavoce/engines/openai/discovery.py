@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import aiohttp
 import msgspec
@@ -124,8 +123,7 @@ class ListedModels:
             self._lookup = None
 
 
-@dataclass(frozen=True, slots=True)
-class LocalServer:
+class LocalServer(msgspec.Struct, frozen=True):
     """A kind of model server and its default address."""
 
     name: str
@@ -137,8 +135,7 @@ class LocalServer:
         return f"http://{self.host}:{self.port}/v1"
 
 
-@dataclass(frozen=True, slots=True)
-class LocalModel:
+class LocalModel(msgspec.Struct, frozen=True):
     """A server that answers, and its first chat model."""
 
     server: str

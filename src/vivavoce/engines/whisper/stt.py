@@ -54,6 +54,7 @@ class WhisperSettings(ThreadedSettings, frozen=True, kw_only=True, forbid_unknow
 class WhisperSTT(HostedSTT):
     Settings = WhisperSettings
     capabilities = Capabilities(
+        decodes_pauses=True,
         word_times="exact",
         licence="MIT",
         extra="whisper",

@@ -8,7 +8,6 @@ In every other case they are dropped, and what was used in vain is counted.
 
 import dataclasses
 import re
-from dataclasses import dataclass
 
 import msgspec
 
@@ -51,8 +50,7 @@ still speaks."""
 _IGNORED = re.compile(r"[^\w']+")
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(msgspec.Struct):
     """A transcript of a turn that has not ended."""
 
     id: str
@@ -64,8 +62,7 @@ class Draft:
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Speculation:
+class Speculation(msgspec.Struct, frozen=True):
     """An answer to a turn that has not ended."""
 
     id: str
@@ -212,9 +209,9 @@ class Anticipations:
         transcription = self._transcriptions.working(self._turns.key)
         if transcription is None or self._drafts >= MAX_DRAFTS_PER_TURN:
             return
-        # a recogniser that gives partial results would do its work twice for a draft
-        if not (self.answers or self._shared.options.transcribes_at_end):
-            return
+        options = self._shared.options
+        if not options.transcribes_at_end and (options.decodes_pauses or not self.answers):
+            return  # the recogniser would do its work twice
         self._drafts += 1
         draft_id = self._shared.effects.ids.next("draft")
         order, samples = transcription.order, transcription.samples

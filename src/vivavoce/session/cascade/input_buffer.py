@@ -1,6 +1,6 @@
 """The input audio buffer. Positions count samples at 24 kHz since the session began."""
 
-from dataclasses import dataclass
+import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, Decoder, Format, to_ms
 from vivavoce.errors import InvalidRequest
@@ -51,8 +51,7 @@ class InputBuffer:
         return taken
 
 
-@dataclass(frozen=True, slots=True)
-class EndedTurn:
+class EndedTurn(msgspec.Struct, frozen=True):
     """A turn that has ended and that the client was not told about. Positions are samples."""
 
     key: TranscriptionKey
@@ -62,8 +61,7 @@ class EndedTurn:
     decision: TurnDecision
 
 
-@dataclass(frozen=True, slots=True)
-class HalfSample:
+class HalfSample(msgspec.Struct, frozen=True):
     """An odd byte, half a 16-bit sample: the event that sent it, and until when its other half may
     come."""
 

@@ -8,7 +8,6 @@ Rules:
    other call.
 """
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
@@ -23,8 +22,7 @@ from vivavoce.session.ledger import Ledger
 from vivavoce.session.usage import words_of
 
 
-@dataclass(frozen=True, slots=True)
-class OutputPlace:
+class OutputPlace(msgspec.Struct, frozen=True):
     """The place of an output: its response, its item, and its index."""
 
     response_id: str

@@ -13,8 +13,8 @@ Rules:
 """
 
 import math
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from vivavoce.audio.formats import RATE, to_ms
@@ -41,8 +41,7 @@ MAX_SOUND = 2 * RATE  # the level of speech over an answer is measured over its 
 LEVEL_SHARE = 0.3  # by which a turn changes the user's usual level
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct):
     """A turn that was held back and has ended, and whose final words have not come."""
 
     turn: EndedTurn

@@ -7,9 +7,9 @@ Rules:
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from vivavoce.protocol import server
@@ -33,8 +33,7 @@ from vivavoce.session.usage import estimate, response_usage, words_of
 Ending: TypeAlias = Literal["completed", "cancelled", "incomplete", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class ResponsePlan:
+class ResponsePlan(msgspec.Struct, frozen=True):
     """What is decided about a response when it is created."""
 
     prompt: Prompt  # without items: those are read once the user's words are known

@@ -8,9 +8,9 @@ Rules:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, assert_never
 
+import msgspec
 from msgspec import UnsetType
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE
@@ -61,8 +61,7 @@ STAGES: dict[Stage, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CutAnswer:
+class CutAnswer(msgspec.Struct, frozen=True):
     """An answer that a sound cut off, and the turn of that sound, as item ids."""
 
     turn_id: str

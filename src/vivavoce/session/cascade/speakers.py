@@ -1,6 +1,6 @@
 """Which speakers are accepted: requests to the speaker model, and its results."""
 
-from dataclasses import dataclass
+import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, to_ms, to_samples
 from vivavoce.session.brain import Shared
@@ -12,8 +12,7 @@ MAX_CHECKED = to_samples(3_000)  # the end of a turn's speech, which is compared
 MAX_TURNS = 8  # turns whose result is kept
 
 
-@dataclass(slots=True)
-class _Voice:
+class _Voice(msgspec.Struct):
     """What is known about the voice of a turn."""
 
     speech_ms: int

@@ -1,7 +1,6 @@
 """The transcription of each recording, from its first audio to its final words."""
 
-from dataclasses import dataclass
-
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE
@@ -36,8 +35,7 @@ def language_of(options: Options) -> str | None:
     return options.transcription.language if options.transcription else None
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """A transcription that failed after all its audio was received."""
 
     key: TranscriptionKey
@@ -45,8 +43,7 @@ class Failure:
     reason: str
 
 
-@dataclass(slots=True)
-class ItemTranscription:
+class ItemTranscription(msgspec.Struct):
     """One recording that is being transcribed."""
 
     order: StartTranscription

@@ -10,7 +10,6 @@ Rules:
    another brain can continue at any moment.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -63,8 +62,7 @@ INFINITY = float("inf")
 RENEW_BEFORE_S = 300.0
 
 
-@dataclass(slots=True)
-class ResponseRequest:
+class ResponseRequest(msgspec.Struct):
     """The response.create that has no response yet."""
 
     sent: bool = False

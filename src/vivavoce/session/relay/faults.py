@@ -4,8 +4,9 @@ its host and its limits.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from vivavoce.protocol.upstream import UpstreamEvent
 from vivavoce.session.facts import FaultKind
@@ -19,8 +20,7 @@ _RATE_HOLD_S = 5.0
 _OVERLOAD_HOLD_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """Why an upstream server cannot continue."""
 
     kind: FaultKind

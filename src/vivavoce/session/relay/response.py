@@ -3,7 +3,6 @@
 It is ended here if the connection is lost.
 """
 
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -24,8 +23,7 @@ from vivavoce.session.conversation import Entry
 from vivavoce.session.relay.items import read_item
 
 
-@dataclass(slots=True)
-class _OpenItem:
+class _OpenItem(msgspec.Struct):
     """An output that was announced and has not ended."""
 
     item: Item
@@ -33,7 +31,7 @@ class _OpenItem:
     part: str | None = None
     """The type of its content part, "audio" or "text"; None: it has no part yet."""
     part_open: bool = False
-    texts: list[str] = field(default_factory=list)
+    texts: list[str] = msgspec.field(default_factory=list)
     """Its text, its transcript or its arguments so far."""
 
     @property

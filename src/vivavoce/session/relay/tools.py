@@ -11,7 +11,6 @@ Rules:
    response is requested for it when nobody speaks.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -31,23 +30,21 @@ MAX_ROUNDS = 8
 _ITEM_EVENTS = ("conversation.item.created", "conversation.item.added", "conversation.item.done")
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     """The parts of a response that the client has been sent."""
 
     created: bytes | None
     """Its response.created, held back until the response has something that is not hidden."""
     in_conversation: bool
-    hidden: list[int] = field(default_factory=list)
+    hidden: list[int] = msgspec.field(default_factory=list)
     """Output indexes of hidden calls."""
-    calls: list[str] = field(default_factory=list)
+    calls: list[str] = msgspec.field(default_factory=list)
     """The call ids of those that are complete."""
     client_calls: bool = False
     """Whether it has calls that the client has to answer."""
 
 
-@dataclass(slots=True)
-class _Round:
+class _Round(msgspec.Struct):
     """The calls of a completed response, some of which still run."""
 
     running: set[str]

@@ -6,8 +6,9 @@ aiortc is imported with the first call, so that the server starts faster.
 import asyncio
 import importlib
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from vivavoce.errors import EngineError
 from vivavoce.protocol.wire import Opening, WireProtocol
@@ -33,8 +34,7 @@ class OpenedCall(NamedTuple):
     answer: str
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveCall:
+class ActiveCall(msgspec.Struct, frozen=True):
     """A call that is served, and the short-lived credential that opened it, if one did."""
 
     call: "Call | DirectCall"

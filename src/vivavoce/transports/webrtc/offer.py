@@ -7,8 +7,8 @@ need are removed from it: other codecs, candidates that cannot be reached.
 
 import ipaddress
 import re
-from dataclasses import dataclass
 
+import msgspec
 from aiortc import RTCIceCandidate
 from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 
@@ -30,8 +30,7 @@ _REMOVED = re.compile(r"a=(mid\b|candidate:|rtcp:|rtcp-fb:|ssrc-group:|extmap:\S
 _DIRECTIONS = frozenset({"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"})
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(msgspec.Struct, frozen=True):
     """A section of a description: its lines, from "m=" on."""
 
     lines: tuple[str, ...]
@@ -88,8 +87,7 @@ class Section:
         return self.lines[0].split()
 
 
-@dataclass(frozen=True, slots=True)
-class SdpOffer:
+class SdpOffer(msgspec.Struct, frozen=True):
     """A valid offer."""
 
     sections: tuple[Section, ...]

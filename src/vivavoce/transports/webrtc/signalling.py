@@ -6,7 +6,6 @@ the beta protocol.
 
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -170,8 +169,10 @@ def _opened(request: web.Request, admitted: Opening, patch: SessionPatch | None)
     patch = admitted.patch or patch
     wanted = opening_of(request.query)
     model = wanted.model or _model_of(patch)
-    opening = replace(wanted, who=admitted.who, kind=admitted.kind, model=model, patch=patch)
-    return replace(opening, transport="webrtc", client=request.remote or "")
+    opening = msgspec.structs.replace(
+        wanted, who=admitted.who, kind=admitted.kind, model=model, patch=patch
+    )
+    return msgspec.structs.replace(opening, transport="webrtc", client=request.remote or "")
 
 
 def _model_of(patch: SessionPatch | None) -> str:

@@ -7,7 +7,6 @@ at /webrtc/offer are those of Voxray.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -135,7 +134,7 @@ class SmallWebRTCRoutes:
             ticket = self._calls.resumption.ticket(chosen, offered.opening.who)
         call, answer = await self._calls.open(
             asked.sdp,
-            replace(
+            msgspec.structs.replace(
                 opening,
                 who=offered.opening.who,
                 transport="webrtc",
