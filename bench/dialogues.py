@@ -5,11 +5,11 @@ several voices. Levels are those of full scale: 0.1 is a voice at ordinary dista
 """
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,6 @@ Kind: TypeAlias = Literal[
     "noise, nobody speaks",
 ]
 Sound: TypeAlias = NDArray[np.float64]
-Talk: TypeAlias = Callable[[str, str], Awaitable[Sound]]
 
 TURNS: frozenset[Kind] = frozenset(
     {"complete sentence", "pause in mid-sentence", "hesitation", "recording"}
@@ -93,6 +92,12 @@ QUESTION = "Describe in great detail how bread is made."
 OTHERS = ("Did you put the bread on the table?", "We should leave in about ten minutes.")
 
 
+class Talk(Protocol):
+    """Speaks a text with a voice such as "espeak ash", at the level of a voice."""
+
+    def __call__(self, text: str, voice: str, speed: float = 1.0, /) -> Awaitable[Sound]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What the microphone hears: PCM at 24 kHz, behind a second of a quiet room."""
@@ -117,7 +122,7 @@ async def scenarios(talkers: Sequence[str] = TALKERS) -> list[Scenario]:
 
     talkers: who speaks in turn, such as "kokoro af_heart".
     """
-    async with _talkers(talkers) as say:
+    async with speaking(talkers) as say:
         found = [
             Scenario(f"recording {one.name}", "recording", one.pcm, one.begins, one.ends)
             for one in await recordings()
@@ -133,17 +138,7 @@ async def scenarios(talkers: Sequence[str] = TALKERS) -> list[Scenario]:
                 sound = np.concatenate((first, np.zeros(int(pause * RATE)), second))
                 found.append(_spoken(kind, " … ".join(parts), sound))
         asked = {voice: pcm16(await say(QUESTION, voice)) for voice in talkers}
-        for text in LONG_INTERRUPTIONS:
-            voice = next(voices)
-            found.append(_spoken("interruption", text, await say(text, voice), asked[voice]))
-        for text in SHORT_INTERRUPTIONS:
-            voice = next(voices)
-            sound = 1.3 * await say(text, voice)
-            found.append(_spoken("short interruption", text, sound, asked[voice]))
-        for n, text in enumerate(BACKCHANNELS):  # softer than a turn
-            voice = next(voices)
-            sound = (0.5, 0.7)[n % 2] * await say(text, voice)
-            found.append(_spoken("backchannel", text, sound, asked[voice]))
+        found += await over_answer(say, voices, asked)
         user = asked[talkers[0]]
         for text in OTHERS:  # 18 dB below the user: across the room
             sound = 0.125 * await say(text, talkers[-1])
@@ -155,6 +150,25 @@ async def scenarios(talkers: Sequence[str] = TALKERS) -> list[Scenario]:
             found.append(_spoken("noise, nobody speaks", f"{kind} {n + 1}", sound))
         nothing = pcm16(np.zeros(3 * RATE))
         found.append(Scenario(f"echo: {n + 1}", "echo", nothing, 0.0, 3.0, user))
+    return found
+
+
+async def over_answer(
+    say: Talk, voices: Iterator[str], asked: Mapping[str, bytes]
+) -> list[Scenario]:
+    """Interruptions and backchannels, each in the next voice; asked: the question in each."""
+    found = []
+    for text in LONG_INTERRUPTIONS:
+        voice = next(voices)
+        found.append(_spoken("interruption", text, await say(text, voice), asked[voice]))
+    for text in SHORT_INTERRUPTIONS:
+        voice = next(voices)
+        sound = 1.3 * await say(text, voice)
+        found.append(_spoken("short interruption", text, sound, asked[voice]))
+    for n, text in enumerate(BACKCHANNELS):  # softer than a turn
+        voice = next(voices)
+        sound = (0.5, 0.7)[n % 2] * await say(text, voice)
+        found.append(_spoken("backchannel", text, sound, asked[voice]))
     return found
 
 
@@ -243,8 +257,8 @@ def _trimmed(sound: Sound) -> Sound:
 
 
 @asynccontextmanager
-async def _talkers(talkers: Sequence[str]) -> AsyncIterator[Talk]:
-    """A function that speaks a text with a voice such as "espeak ash", at the level of a voice."""
+async def speaking(talkers: Sequence[str]) -> AsyncIterator[Talk]:
+    """What speaks with any of these voices; espeak in place of an engine that is missing."""
     engines: dict[str, TTS] = {}
     async with AsyncExitStack() as stack:
         for name in sorted({voice.split()[0] for voice in talkers}):
@@ -255,12 +269,12 @@ async def _talkers(talkers: Sequence[str]) -> AsyncIterator[Talk]:
             else:
                 engines[name] = await stack.enter_async_context(engine)
 
-        async def say(text: str, voice: str) -> Sound:
+        async def say(text: str, voice: str, speed: float = 1.0, /) -> Sound:
             name, timbre = voice.split()
             if name not in engines:
                 name, timbre = "espeak", "ash"
             tts = engines[name]
-            pieces = tts.synthesize(text, voice=timbre, speed=1.0, language="en", instructions="")
+            pieces = tts.synthesize(text, voice=timbre, speed=speed, language="en", instructions="")
             async with aclosing(pieces):
                 pcm = b"".join([piece.audio async for piece in pieces])
             pcm = resample(pcm, tts.sample_rate, RATE)

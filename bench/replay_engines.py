@@ -12,7 +12,7 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import Resampler, resample
 from vivavoce.audio.windows import WindowResampler
 from vivavoce.engines import registry
-from vivavoce.engines.base import TTS
+from vivavoce.engines.base import TTS, Mark
 from vivavoce.engines.moonshine.model import NOTHING, Decoded, MoonshineModel, Samples
 from vivavoce.engines.moonshine.utterance import Utterance
 from vivavoce.engines.packs import weights_folder
@@ -101,7 +101,8 @@ async def _answer() -> list[Answer]:
     async with registry.create("tts", "espeak", {}) as tts:
         for sentence in ANSWER.strip().split(". "):
             text = sentence.rstrip(".") + ". "
-            pcm, marks = b"", []
+            pcm = b""
+            marks: list[Mark] = []
             pieces = tts.synthesize(
                 text, voice=tts.default_voice, speed=1.0, language="en", instructions=""
             )

@@ -4,11 +4,14 @@ import asyncio
 import importlib
 
 import pytest
-from bench import cluster, cluster_sim, quality, search, turns, webrtc
+from bench import cluster, cluster_sim, overlaps, quality, search, turns, webrtc
 from bench.__main__ import MODULES
 from bench.dialogues import Scenario, half
 from bench.report import parser_of
 from bench.turns_plot import drawn
+
+from vivavoce.session.interruption import Overlap
+from vivavoce.session.interruption_model import WEIGHTS
 
 ALONE = (
     "engines",
@@ -34,6 +37,25 @@ def test_bench_has_every_measurement(name: str) -> None:
 
 def test_help_shows_the_text_of_a_module_as_it_is_written() -> None:
     assert str(cluster.__doc__).strip() in parser_of("cluster", cluster.__doc__).format_help()
+
+
+def test_judge_is_fitted_to_recorded_sounds_and_compared() -> None:
+    def recorded(kind: str, level_db: float) -> overlaps.Recorded:
+        moments = [
+            overlaps.Moment(ms + 9.0, Overlap(ms, level_db=level_db, early=True))
+            for ms in range(96, 704, 32)
+        ]
+        end = Overlap(704, 200, level_db, complete=True, early=True)
+        return overlaps.Recorded("a", kind, kind, [*moments, overlaps.Moment(950.0, end)])
+
+    every = [recorded("interruption", 2.0), recorded("backchannel", -6.0)] * 20
+    weights = overlaps.fitted(every)
+    assert weights["level"] > 0
+    assert list(weights) == list(WEIGHTS)
+    values = {f.measure: f.value for f in overlaps.figures(every, overlaps.RULES, "rules")}
+    assert values["rules: yields to an interruption, of 20"] == 100
+    assert values["… stop, median"] == 169
+    assert values["… backchannel selectivity, of 20"] == 1.0
 
 
 def test_call_returns_an_echo() -> None:

@@ -15,14 +15,17 @@ from vivavoce.session.interruption import (
     brightness,
     correlation,
     envelope,
+    evidence_of,
     judge,
     level_db,
     odds_of,
     spoken_words,
     without_backchannels,
 )
+from vivavoce.session.interruption_model import WEIGHTS, OverlapEvidence, facts, odds
 
 DEFAULT = InterruptionSettings()
+RULES = InterruptionSettings(trained=False)
 BACKCHANNELS = (
     *(("Mm-hm.", "en"), ("Uh-huh.", "en"), ("Yeah, yeah.", "en"), ("Oh, okay.", "en")),
     *(("I see.", "en"), ("That makes sense.", "en"), ("Hm", None), ("Mhm, right.", "en-GB")),
@@ -38,6 +41,7 @@ overlaps = st.builds(
     words=st.sampled_from(("", "yeah", "mm-hm okay", "stop", "no I meant", "st", "y")),
     complete=st.booleans(),
     language=st.sampled_from((None, "en", "de-AT", "xx")),
+    early=st.booleans(),
     answer=st.sampled_from(("", "no i meant the other one", "stop")),
     echo=st.floats(0, 1),
     brightness=st.sampled_from((0.01, 0.1, 1.0)),
@@ -144,14 +148,54 @@ def test_judge_without_words_decides_by_length_and_level() -> None:
     assert judge(Overlap(890, level_db=-6), DEFAULT) == "undecided"
     assert judge(Overlap(900, level_db=-6), DEFAULT) == "interruption"
     assert judge(Overlap(500, level_db=-6), DEFAULT) == "undecided"
-    assert judge(Overlap(270, early=True), DEFAULT) == "undecided"
-    assert judge(Overlap(280, early=True), DEFAULT) == "interruption"
-    assert judge(Overlap(500, early=True, level_db=-2), DEFAULT) == "undecided"
-    assert judge(Overlap(200, early=True, level_db=1), DEFAULT) == "interruption"
+    assert judge(Overlap(270, early=True), RULES) == "undecided"
+    assert judge(Overlap(280, early=True), RULES) == "interruption"
+    assert judge(Overlap(500, early=True, level_db=-2), RULES) == "undecided"
+    assert judge(Overlap(200, early=True, level_db=1), RULES) == "interruption"
     assert judge(Overlap(900, silence_ms=200), DEFAULT) == "undecided"
     assert judge(Overlap(900, silence_ms=200, complete=True), DEFAULT) == "noise"
     level_does_not_count = InterruptionSettings(level_weight=0)
     assert judge(Overlap(500, level_db=-12), level_does_not_count) == "interruption"
+
+
+def test_trained_judge_weighs_length_level_and_words() -> None:
+    loud = Overlap(128, early=True, level_db=4.0)
+    assert judge(loud, DEFAULT) == "interruption"
+    assert judge(replace(loud, level_db=0.0), DEFAULT) == "undecided"
+    assert judge(replace(loud, level_db=0.0, sound_ms=576), DEFAULT) == "interruption"
+    soft = Overlap(576, early=True, level_db=-4.0, language="en")
+    assert judge(soft, DEFAULT) == "undecided"
+    assert judge(replace(soft, words="It's a"), DEFAULT) == "undecided"
+    assert judge(replace(soft, sound_ms=1400), DEFAULT) == "interruption"
+    assert judge(replace(soft, words="Stop, wait", level_db=-1.0), DEFAULT) == "interruption"
+    eager = InterruptionSettings(trained_odds=-4)
+    assert judge(replace(soft, words="It's a"), eager) == "interruption"
+
+
+def test_trained_judge_takes_a_hum_without_words_for_no_interruption() -> None:
+    hum = Overlap(300, early=True, level_db=6.0, brightness=0.01, language="en")
+    assert judge(hum, DEFAULT) == "undecided"
+    assert judge(replace(hum, brightness=0.1), DEFAULT) == "interruption"
+    assert judge(replace(hum, words="Stop"), DEFAULT) == "interruption"
+
+
+def test_trained_judge_of_a_complete_transcript_lets_no_sentence_and_no_stop_pass() -> None:
+    short = Overlap(400, 200, early=True, level_db=-6.0, complete=True, language="en")
+    assert judge(replace(short, words="It's a"), DEFAULT) == "backchannel"
+    assert judge(replace(short, words="And then they came"), DEFAULT) == "backchannel"
+    assert judge(replace(short, words="Stop"), DEFAULT) == "interruption"
+    sentence = replace(short, words="What does it cost", sound_ms=900)
+    assert judge(sentence, DEFAULT) == "interruption"
+    assert judge(replace(short, words="It's a", level_db=2.0), DEFAULT) == "interruption"
+
+
+def test_weights_are_those_of_the_facts() -> None:
+    evidence = evidence_of(Overlap(700, 100, 3.0, words="No, the red one", language="en"), DEFAULT)
+    assert evidence == OverlapEvidence(700, 100, 3.0, others=4, stop=True)
+    values = facts(evidence)
+    assert list(values) == list(WEIGHTS)
+    assert odds(evidence) == pytest.approx(sum(WEIGHTS[name] * values[name] for name in WEIGHTS))
+    assert all(weight >= 0 for name, weight in WEIGHTS.items() if name.startswith("length"))
 
 
 def test_judge_of_the_answers_own_words_is_noise() -> None:

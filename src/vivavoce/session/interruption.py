@@ -3,14 +3,19 @@
 Three kinds of evidence are used, each as soon as there is any: the words so far, the length, the
 level and the brightness of the sound, and how much it resembles the answer that is being played.
 
-Words that only say "I am listening" do not interrupt, whatever their sound. "Stop" and similar
-words interrupt, and at once unless they are soft. Several other words interrupt once the sound is
-long enough to hold them, because recognisers turn the first 300 ms of a slow "mm-hm" into words.
-Until there are such words, the log odds of an interruption grow with the length and the level of
-the sound: interruptions are as loud as a turn or louder, and backchannels are softer. A hum is a
-backchannel, whatever words a recogniser finds in it, and a voice that is far softer than the user's
-belongs to somebody else. Later evidence decides the remaining cases, at the latest the end of the
-transcript, so an interruption always ends the answer.
+Words that only say "I am listening" do not interrupt, whatever their sound. A hum is a backchannel,
+whatever words a recogniser finds in it, and a voice that is far softer than the user's belongs to
+somebody else. Of other sounds a trained judge weighs length, level, silence and words, where the
+user's usual level is known and the recogniser gives partial results: see interruption_model.py.
+
+Elsewhere "stop" and similar words interrupt, and at once unless they are soft. Several other words
+interrupt once the sound is long enough to hold them, because recognisers turn the first 300 ms of a
+slow "mm-hm" into words. Until there are such words, the log odds of an interruption grow with the
+length and the level of the sound: interruptions are as loud as a turn or louder, and backchannels
+are softer.
+
+Later evidence decides the remaining cases, at the latest the end of the transcript: "stop" and
+sentences always interrupt then.
 """
 
 import math
@@ -24,6 +29,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
+
+from vivavoce.session.interruption_model import OverlapEvidence, odds
 
 Verdict: TypeAlias = Literal["undecided", "backchannel", "interruption", "noise"]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=5_000)]
@@ -83,6 +90,10 @@ class InterruptionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     """Log odds of an interruption for each further 100 ms of sound."""
     level_weight: LevelWeight = 8.0
     """Log odds for each 6 dB above the user's usual level; 0: the level does not count."""
+    trained: bool = True
+    """Whether the trained judge decides where early_ms counts, instead of the four above."""
+    trained_odds: Annotated[float, Meta(ge=-8, le=8)] = 0.75
+    """The log odds from which on it takes a sound for an interruption."""
     far_db: Annotated[float, Meta(ge=0, le=60)] = 15.0
     """A voice that is so much softer than the user's does not interrupt; 0: there is no such
     limit."""
@@ -183,11 +194,20 @@ def judge(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
         return _of_all_words(rest, overlap, settings)
     if words and not rest:
         return _listening(overlap, settings)
+    if overlap.early and settings.trained:
+        return "interruption" if _odds_interrupt(rest, overlap, settings) else "undecided"
     if _words_interrupt(words, rest, overlap, settings):
         return "interruption"
     if words and _begins_backchannel(words[0], overlap, settings):
         return "interruption" if overlap.sound_ms >= BEGUN_MS else "undecided"
     return "interruption" if _sound_interrupts(overlap, settings) else "undecided"
+
+
+def evidence_of(overlap: Overlap, settings: InterruptionSettings) -> OverlapEvidence:
+    """What the trained judge is given."""
+    words = spoken_words(overlap.words)
+    rest = set(without_backchannels(words, overlap.language, settings.backchannels))
+    return _evidence(rest, overlap)
 
 
 def odds_of(overlap: Overlap, settings: InterruptionSettings) -> float:
@@ -289,9 +309,32 @@ def _of_all_words(rest: set[str], overlap: Overlap, settings: InterruptionSettin
     """The verdict on a complete transcript; rest: its words that are no backchannel."""
     if not rest:
         return _listening(overlap, settings)
+    if overlap.early and settings.trained:
+        meant = rest & _STOPS or _holds_sentence(rest, overlap)
+        interrupts = meant or _odds_interrupt(rest, overlap, settings)
+        return "interruption" if interrupts else "backchannel"
     if rest & _STOPS or not _is_soft(overlap) or len(rest) >= len(BURST_MS):
         return "interruption"
     return "backchannel" if overlap.sound_ms <= BURST_MS[len(rest)] else "interruption"
+
+
+def _odds_interrupt(rest: set[str], overlap: Overlap, settings: InterruptionSettings) -> bool:
+    """Whether the trained judge takes a sound for an interruption; a hum without words is none."""
+    if _is_hum(overlap) and not rest:
+        return False
+    return odds(_evidence(rest, overlap)) >= settings.trained_odds
+
+
+def _evidence(rest: set[str], overlap: Overlap) -> OverlapEvidence:
+    stop = bool(rest & _STOPS)
+    return OverlapEvidence(
+        overlap.sound_ms, overlap.silence_ms, overlap.level_db, others=len(rest), stop=stop
+    )
+
+
+def _holds_sentence(rest: set[str], overlap: Overlap) -> bool:
+    """Whether there are several words in a sound that is long enough to hold them."""
+    return len(rest) >= len(BURST_MS) and overlap.sound_ms >= MIN_WORD_MS * len(rest)
 
 
 def _listening(overlap: Overlap, settings: InterruptionSettings) -> Verdict:
