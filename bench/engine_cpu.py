@@ -17,8 +17,6 @@ from bench.engines import TEXT, speak
 from bench.figures import Figure
 from bench.report import run
 from bench.sound import recordings
-from vivavoce.audio.formats import RATE
-from vivavoce.audio.resample import resample
 from vivavoce.engines import registry
 from vivavoce.engines.moonshine.model import FILES
 from vivavoce.engines.packs import weights_folder
@@ -36,8 +34,7 @@ async def measure(quick: bool) -> list[Figure]:
     speech = sorted(await recordings(), key=lambda each: abs(each.seconds - SECONDS))[0]
     figures = [await _silero(rounds)]
     async with registry.create("turn", "smart-turn", {}) as turn:
-        pcm = resample(speech.pcm, RATE, MODEL_RATE)
-        used = await _least(lambda: turn.score_audio(pcm, "", language="en"), rounds)
+        used = await _least(lambda: turn.score_audio(speech.pcm, "", language="en"), rounds)
         figures.append(_figure("smart-turn: one decision", used))
     async with registry.create("tts", "hibari", {}) as tts:
         seconds = (await speak(tts, TEXT))[2]

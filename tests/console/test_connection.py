@@ -183,8 +183,8 @@ def test_webrtc_call_is_resumed_after_a_restart() -> None:
                     proxy.forward_to(second.port)
                     await console.wait_for_transcript("Connected again.")
                     await console.type("And now?")
-                    await console.wait_for_transcript("After.")
                     await console.wait_for_sound()
+                    await console.wait_for_transcript("After.")
                     message = second.llm.requests[-1].items[1].content[0]  # type: ignore[union-attr]
                     assert LONG.startswith(message.text)  # type: ignore[union-attr]
                     assert len(message.text) < len(LONG) - 20  # type: ignore[union-attr]

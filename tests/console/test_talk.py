@@ -73,8 +73,8 @@ def test_typed_message_without_microphone_is_answered_with_voice_and_downloads_w
             open_console(server.http) as console,
         ):
             await console.type("All is well.")
-            await console.wait_for_transcript("All is well.", "Glad to hear it.")
             await console.wait_for_sound()
+            await console.wait_for_transcript("All is well.", "Glad to hear it.")
             await console.wait_for_silence()
             await console.click("End")
             await expect(console.status).to_have_text("Ended")

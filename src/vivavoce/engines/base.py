@@ -1,8 +1,8 @@
 """The contract of engines. Implementations stand in one package each and are found by entry point.
 
-An engine is an async context manager: entering it loads what it needs, leaving it gives back every
-thread, process and file. An engine that blocks or holds the interpreter lock has a thread or a
-process of its own (engines/host.py). Cancelling is closing the iterator. Every failure is an
+An engine is an async context manager: entering it loads what it needs, leaving it ends every thread
+and process and closes every file. An engine that blocks or holds the interpreter lock has a thread
+or a process of its own (engines/host.py). Cancelling is closing the iterator. Every failure is an
 EngineError, in one sentence that names the place and the remedy; an EngineLost where the engine
 went away in the middle of its work and can do it when it is asked again. While the server lives, an
 engine is never closed for good: what died is started again, and health() says so meanwhile.
@@ -154,21 +154,21 @@ class BaseEngine:
         """
 
     async def check(self, path: str) -> None:
-        """Ask the server behind it whether it is well; an engine without one has nothing to do.
+        """Ask the server behind it whether it can serve; an engine without one has nothing to do.
 
         path: what is requested: below the base URL, or of the host where it begins with a slash.
         Raises EngineError: nothing answers, or the server says that it cannot serve.
         """
 
     def residency(self) -> Residency | None:
-        """What it keeps in memory; None: nothing that could be given back. Does not block."""
+        """What it keeps in memory; None: nothing that could be freed. Does not block."""
         return None
 
     async def load(self) -> None:
         """Wait until its model is loaded. Raises EngineError."""
 
     async def unload(self) -> None:
-        """Give the memory of its model back; the next use loads it again.
+        """Free the memory of its model; the next use loads it again.
 
         Raises EngineError: it is in use.
         """

@@ -21,7 +21,7 @@ other side.
 * A stream has a window of bytes in each direction: the faster side waits.
 * With `idle_seconds` the processes are ended when nothing was asked of them for so long, and others
   are started by the next stream.
-* Leaving the host ends every process, and gives back every descriptor.
+* Leaving the host ends every process and closes every descriptor.
 * Where several workers serve together (`WorkerHost.hub`), the processes are those of a host that
   all of them share: engines/shared.py.
 """

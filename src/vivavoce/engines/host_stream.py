@@ -97,7 +97,7 @@ class HostStream(Generic[M]):
             self.end_input()
 
     def cancel(self, error: BaseException | None = None) -> None:
-        """Nobody reads it any more, or only the error. The place is free at once."""
+        """End the stream early, with an error for its reader if one is given. Frees its place."""
         if not self.closed:
             self._process.send(CancelStream(self._number))
             self.close(error)

@@ -136,7 +136,7 @@ class WorkerProcess:
         self._retired = False
         self._stopped = asyncio.Event()
         self._owed = asyncio.Event()  # there are streams
-        self._wanted = asyncio.Event()  # somebody waits for it
+        self._wanted = asyncio.Event()  # a stream waits for it
         self._task = asyncio.create_task(self._run())
 
     @property

@@ -1,9 +1,9 @@
 """Worker processes of engines that several processes of the server use together.
 
-The supervisor of several workers serves a Unix socket. In a worker, WorkerHost connects there in
-place of starting processes of its own (`WorkerHost.hub`), and says what it would have started. All
-that say the same get one host, whose processes are started once; the frames are those of
-engines/worker.py. A host is left when nobody has been connected to it for LINGER_S.
+The supervisor of several workers serves a Unix socket. In a worker, WorkerHost connects to it
+instead of starting processes (`WorkerHost.hub`), and sends the worker class, its options and its
+limits. Requests with the same values share one host, whose processes are started once; the frames
+are those of engines/worker.py. A host is closed LINGER_S after its last connection has ended.
 
     worker                    supervisor
     WorkerHost ── Unix socket ── HostHub ── WorkerHost ── pipes ── process

@@ -117,7 +117,7 @@ class SocketSTT(SocketEngine):
     async def _send_all(
         self, socket: Socket, audio: AsyncIterator[bytes], loud: list[bool]
     ) -> None:
-        """Send the audio and the end of it. Silence alone is no speech: see SILENT_PEAK."""
+        """Send the audio and the end of it. Silence alone is not speech: see SILENT_PEAK."""
         size = 2 * self.sample_rate * FRAME_MS // 1000
         waiting = bytearray()
         async for piece in audio:

@@ -123,7 +123,7 @@ class SocketEngine(BaseEngine):
         return self._settings.query
 
     async def take(self, query: Query) -> Socket:
-        """An open WebSocket, which nobody else has. Raises EngineError."""
+        """An open WebSocket that is not used otherwise. Raises EngineError."""
         self._last = query
         spare, self._spare = self._spare, None
         if spare is not None:

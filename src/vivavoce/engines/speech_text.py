@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 AWAITED: ContextVar[bool] = ContextVar("awaited", default=False)
-"""Whether what is synthesised begins an answer: somebody waits for its first sound."""
+"""Whether what is synthesised begins an answer, so that its first sound is awaited."""
 
 _PICTURE = "\u2600-\u266e\u2670-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"  # not U+266F, the sharp
 _TAGS = (
@@ -84,7 +84,7 @@ _ADDRESS = re.compile(r"(?<![\w.+-])(?:[\w.+-]+@|\w+://|www\.)\S*\w/?")
 def spoken_text(text: str) -> str:
     """The text without what is not to be spoken: one character for each of the text.
 
-    Any part of a text may be given; a pair of marks that was cut in two is left out all the same.
+    Any part of a text may be given: also one half of a pair of marks is left out.
     """
     if _PLAIN.fullmatch(text):
         return text

@@ -23,11 +23,11 @@ The engine names it: `WorkerHost("my_package.worker:UppercaseWorker", options, .
   is enough, too. `yield 0` only lets the others have their turn. It is not resumed while the reader
   of its messages is behind. Between two yields lies at most some 100 ms of work: that long another
   stream waits, and a turn of more than `hang_seconds` is taken for a hang.
-* A stream whose input has ended is served first, as somebody waits for its last message: the one
-  with the least input before the others. Then those that set `stream.urgent`, then the rest; each
+* Streams whose input has ended are served first, because a reader waits for their last message;
+  among them the one with the least input. Then those that set `stream.urgent`, then the rest; each
   group in turns.
-* The generator is closed when nobody reads the stream any more. Code that cannot yield, such as a
-  callback from C, looks at `stream.cancelled`.
+* The generator is closed when its stream is cancelled. Code that cannot yield, such as a callback
+  from C, checks `stream.cancelled`.
 * EngineError ends the stream with that message; any other exception with its name, and its
   traceback goes to stderr. What is printed on stdout goes to stderr.
 * The process ends when the server does. Ctrl-C is for the server.
@@ -97,7 +97,7 @@ class EndOfInput(WorkerFrame, frozen=True):
 
 
 class CancelStream(WorkerFrame, frozen=True):
-    """Nobody reads the stream any more. Overtakes all other frames."""
+    """The reader has left the stream. Overtakes all other frames."""
 
     stream: int
 
@@ -183,11 +183,11 @@ class WorkerStream:
         self.ended = False
         """All input is queued or taken."""
         self.cancelled = False
-        """Nobody reads the messages any more. Becomes true at once, also within a turn."""
+        """Whether the reader has left. Becomes true at once, also within a turn."""
         self.urgent = False
         """Set by the worker: what it makes of the input so far is waited for."""
         self.contended = False
-        """Other streams wait for their turn: what nobody waits for can be left to later."""
+        """Whether other streams wait for their turn, so that work which is not urgent can wait."""
         self.received = 0
         """Bytes of input so far."""
         self._number = number
@@ -357,7 +357,7 @@ class WorkerLoop:
 def _close(turns: Iterator[int]) -> None:
     try:
         getattr(turns, "close", lambda: None)()
-    except Exception:  # noqa: BLE001  nobody reads the stream any more
+    except Exception:  # noqa: BLE001  the reader has left the stream
         traceback.print_exc()
 
 

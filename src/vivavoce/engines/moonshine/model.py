@@ -18,7 +18,7 @@ RATE = 16_000
 FILES = ("encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin")
 START_TOKEN, END_TOKEN = 1, 2
 MAX_TOKENS_PER_SECOND = 6.5
-"""More than anybody speaks: it bounds a decoder that repeats itself."""
+"""More than people speak: it stops a decoder that repeats itself."""
 SPARE_TOKENS = 6
 MIN_SAMPLES = RATE // 4
 """Shorter audio is padded: the convolutions need some."""

@@ -123,7 +123,7 @@ class Utterance:
         )
 
     def _is_speech(self, result: Decoded) -> bool:
-        """Whether these are words that somebody said; see the limits above."""
+        """Whether these words were spoken, and not invented for noise; see the limits above."""
         text = self._model.text(result.tokens)
         letters = "".join(c for c in text.lower() if c.isalnum() or c == " ").strip()
         if letters in INVENTED:

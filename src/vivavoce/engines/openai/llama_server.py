@@ -1,8 +1,7 @@
 """A language model on this machine: llama.cpp's server in a process that is supervised here.
 
-`llama-server` is started with a GGUF file, on a free port of 127.0.0.1 and with a key that nobody
-else knows, and is asked as any OpenAI-compatible server is. One that ends or does not answer is
-started again.
+`llama-server` is started with a GGUF file, on a free port of 127.0.0.1 and with a random key, and
+is used like any OpenAI-compatible server. If it ends or does not answer, it is started again.
 """
 
 import asyncio

@@ -135,7 +135,7 @@ class OpenAILLM(EndpointEngine):
             raise self._server.late(self._timeouts.first_s) from exc
 
     async def _check(self, response: HttpResponse, model: str) -> None:
-        """Raises EngineError: the response is no completion."""
+        """Raises EngineError: the response is not a completion."""
         if response.status == 200:
             if response.content_type == "text/html":
                 raise self._server.unexpected("a web page")

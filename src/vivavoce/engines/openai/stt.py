@@ -121,7 +121,7 @@ class OpenAISTT(SpeechEngine):
         return form
 
     async def _transcripts(self, response: HttpResponse) -> AsyncGenerator[Transcript]:
-        """Raises EngineError: the answer is no transcript, breaks off, or is late."""
+        """Raises EngineError: the answer is not a transcript, breaks off, or is late."""
         server = self._endpoint.server
         if response.content_type == "text/event-stream":
             text, ended = "", False

@@ -128,7 +128,7 @@ def _asks(lexicon: Lexicon, core: list[str]) -> bool:
 
 
 def _without_leads(lexicon: Lexicon, words: list[str]) -> list[str]:
-    """From the first word on that is no lead; the last word always stays."""
+    """The words without the leads at the beginning; the last word always stays."""
     for i, word in enumerate(words):
         if word not in lexicon.leads:
             return words[i:]

@@ -236,7 +236,7 @@ def _repeats(text: str) -> bool:
 
 
 def _is_speech(text: str, score: float, no_speech: float) -> bool:
-    """Whether somebody said this; see the limits above. score: mean log probability."""
+    """Whether this was spoken; see the limits above. score: mean log probability."""
     plain = "".join(c for c in text.lower() if c.isalnum() or c == " ").strip()
     if not plain or _repeats(text):
         return False
