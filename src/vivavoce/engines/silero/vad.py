@@ -11,9 +11,13 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
-from numpy.fft._pocketfft_umath import rfft_n_even  # type: ignore[import-not-found]
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
+
+try:
+    from numpy.fft._pocketfft_umath import rfft_n_even  # type: ignore[import-not-found]
+except ImportError:  # a private name, which another numpy may not have
+    rfft_n_even = None
 
 from vivavoce.engines.base import BaseEngine, Capabilities
 from vivavoce.engines.packs import cache_folder, problem_of
@@ -188,6 +192,17 @@ class _Weights:
         self.output = _with_bias(output[0][0] * half[:1], output[1] * half[:1])
 
 
+def _transform(frames: Floats, spectrum: NDArray[np.complex64]) -> None:
+    """The spectrum of the real samples in each row, into `spectrum`.
+
+    numpy's public function computes in double precision, which takes several times as long.
+    """
+    if rfft_n_even is None:
+        np.fft.rfft(frames, out=spectrum)  # type: ignore[arg-type]
+    else:
+        rfft_n_even(frames, _ONE, spectrum)
+
+
 def _by_tap(weight: Floats) -> Floats:
     """A convolution [out, in, taps] as a matrix [taps * in, out]."""
     return np.ascontiguousarray(weight.transpose(2, 1, 0).reshape(-1, len(weight)))
@@ -230,8 +245,7 @@ class _Network:
         mirrored = windows[:, -2 : -_CONTEXT - 2 : -1]  # at the last sample
         np.concatenate((context, windows, mirrored), axis=1, out=space.samples)
         np.multiply(space.overlapping, self._weights.window, space.frames)
-        # a private name of numpy: np.fft.rfft does it in double precision, at twice the cost
-        rfft_n_even(space.frames, _ONE, space.spectrum)
+        _transform(space.frames, space.spectrum)
         np.abs(space.spectrum, space.magnitudes)
 
     def _encode(self, space: "_Space") -> None:
