@@ -88,13 +88,14 @@ if (navigator.mediaDevices) navigator.mediaDevices.getUserMedia = async () => {
 };
 """
 """A microphone that plays a wav file once, from when the page opens it, or from play() on."""
-SOUND: Final = """
-(meter) => new Promise((heard) => {
-  const look = () => (meter.value > 0 ? heard() : requestAnimationFrame(look));
-  look();
-})
+HEARD: Final = """
+addEventListener("DOMContentLoaded", () => {
+  const meter = document.getElementById("assistant-level");
+  const note = () => meter.value > 0 && meter.setAttribute("data-heard", "");
+  if (meter) new MutationObserver(note).observe(meter, { attributeFilter: ["value"] });
+});
 """
-"""Resolves when a meter shows sound."""
+"""Notes that the assistant is heard: a short answer may be over before a test asks."""
 Stretch = tuple[float, float]  # seconds, amplitude from 0 to 1
 
 expect.set_options(timeout=TIMEOUT_MS)
@@ -140,17 +141,21 @@ class ConsolePage:
 
     async def type(self, text: str) -> None:
         """Send a text message."""
+        await self._forget_sound()
         await self.page.get_by_label("Type instead of speaking").fill(text)
         await self.click("Send")
 
     async def speak(self, seconds: float) -> None:
         """Hum into the microphone, once the page has opened it."""
+        await self._forget_sound()
         await self.page.evaluate("async (seconds) => (await window.microphone)(seconds)", seconds)
 
     async def wait_for_sound(self) -> None:
-        """Wait until an answer is played. Looks at every frame, or it may miss a short one."""
-        async with asyncio.timeout(TIMEOUT_MS / 1000):
-            await self._meter.evaluate(SOUND)
+        """Wait until an answer to the last message is or was played."""
+        await expect(self._meter).to_have_attribute("data-heard", "")
+
+    async def _forget_sound(self) -> None:
+        await self._meter.evaluate("(meter) => meter.removeAttribute('data-heard')")
 
     async def wait_for_silence(self) -> None:
         await expect(self._meter).to_have_js_property("value", 0)
@@ -226,6 +231,7 @@ class SharedBrowser:
         context.set_default_timeout(TIMEOUT_MS)
         script = MICROPHONE if recording is None else recorded_microphone(recording, held=held)
         await context.add_init_script(script)
+        await context.add_init_script(HEARD)
         try:
             yield context
         finally:
