@@ -26,6 +26,19 @@ VIOLATIONS = """async () => {
   return violations.map(({ id, nodes }) => [id, ...nodes.map(({ html, any }) =>
     `${html.slice(0, 120)}: ${any.map(({ message }) => message)}`)]);
 }"""
+WATCH_THEME = """(theme) => {
+  const query = matchMedia(`(prefers-color-scheme: ${theme})`);
+  window.followed = new Promise((followed) => {
+    if (query.matches) followed();
+    else query.addEventListener("change", followed, { once: true });
+  });
+}"""
+"""`followed` resolves after the page's own listeners have seen the theme change."""
+SETTLED = """async () => {
+  await new Promise(requestAnimationFrame);
+  await Promise.allSettled(document.getAnimations().map(({ finished }) => finished));
+}"""
+"""Resolves when no colour changes any more."""
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 needs_axe = pytest.mark.skipif(not AXE.exists(), reason="no npm was here when make test installed")
 pytestmark = needs_chromium
@@ -37,8 +50,10 @@ async def violations(page: Page, *sizes: ViewportSize) -> list[Any]:
     for size in sizes:
         await page.set_viewport_size(size)
         for theme in ("light", "dark"):
+            await page.evaluate(WATCH_THEME, theme)
             await page.emulate_media(color_scheme="light" if theme == "light" else "dark")
-            await page.evaluate("new Promise(requestAnimationFrame)")
+            await page.evaluate("window.followed")
+            await page.evaluate(SETTLED)
             shown: list[Any] = await page.evaluate(VIOLATIONS)
             found += [[size["width"], theme, *one] for one in shown]
     return found

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 import uvloop
 
@@ -39,7 +39,8 @@ def host_of(options: dict[str, str] | None = None, **limits: Any) -> WorkerHost[
 
 def be_patient(host: WorkerHost[str]) -> None:
     """Take none of the processes that are started from now on for hanging."""
-    host._spec = replace(host._spec, limits=replace(host.limits, hang_seconds=60.0))
+    limits = msgspec.structs.replace(host.limits, hang_seconds=60.0)
+    host._spec = msgspec.structs.replace(host._spec, limits=limits)
 
 
 def run(

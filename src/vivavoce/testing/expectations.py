@@ -18,7 +18,7 @@ from vivavoce.testing.virtual_time import VirtualTimeLoop
 from vivavoce.testing.words import normalised
 
 T = TypeVar("T")
-TIMEOUT_S: Final = 5.0
+TIMEOUT_S: Final = 20.0
 """For what a test expects, unless within() says otherwise."""
 TURN_SILENCE_MS: Final = 800
 """After the speech; longer than silence_duration_ms."""
