@@ -179,7 +179,7 @@ class Talker:
         if self._again is not None and self._again_last == "" and now > self._since + REPEATED_S:
             self._compare()
         if self._state == "pause" and now >= self._next_at and not self.resting and self.is_back:
-            self.uttered += 1
+            self.uttered += not self._unsaid
             self._unsaid = True
             self._speak(now)
         elif self._state != "pause" and now > self._since + SILENCE_S:
@@ -223,7 +223,7 @@ class Talker:
             if item.role == "assistant":
                 answer = f"{answer} {item.text}".strip()
                 continue
-            if asked and answer != ANSWER + asked:
+            if asked and not _answers(asked, answer):
                 self._totals.changed += 1
                 self._totals.note(f"{self.session}: {asked!r} was answered by {answer!r}")
             asked, answer = item.text, ""
@@ -414,12 +414,22 @@ class Talker:
             self._unsaid = False
             self._frames.clear()
         last = next(reversed(self.items.values()), None)
-        if self._unsaid:
+        if last is not None and not last.is_whole:
+            self._state, self._since = "waiting", now  # it listens, and speaks then
+        elif self._unsaid:
             self._speak(now)
-        elif last is not None and (last.role == "user" or not last.is_whole):
+        elif last is not None and last.role == "user":
             self._state, self._since = "waiting", now
         else:
             self._state, self._next_at = "pause", now
+
+
+def _answers(asked: str, answer: str) -> bool:
+    """Whether an answer repeats what was asked. One that was cut is begun again: the scripted model
+    knows no better way to continue."""
+    whole = ANSWER + asked
+    begun = answer.removesuffix(whole).strip()
+    return answer.endswith(whole) and whole.startswith(begun)
 
 
 def _item(told: dict[str, Any]) -> Item:

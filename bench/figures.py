@@ -1,6 +1,7 @@
 """What a measurement finds, and whether that is what was wanted."""
 
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ class Figure(msgspec.Struct, kw_only=True):
 
     @property
     def verdict(self) -> str:
-        if self.target is None:
+        if self.target is None or isnan(self.value):
             return ""
         good = self.value >= self.target if self.at_least else self.value <= self.target
         return "met" if good else "MISSED"
@@ -40,7 +41,9 @@ class Figure(msgspec.Struct, kw_only=True):
 
 
 def rounded(value: float) -> str:
-    """Three figures that mean something, and no more."""
+    """Three figures that mean something, and no more; "—" for NaN: nothing was measured."""
+    if isnan(value):
+        return "—"
     if abs(value) >= 100 or value == int(value):
         return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -7,6 +7,7 @@ import pytest
 from bench import cluster, cluster_sim, overlaps, quality, search, turns, webrtc
 from bench.__main__ import MODULES
 from bench.dialogues import Scenario, half
+from bench.figures import Figure
 from bench.report import parser_of
 from bench.turns_plot import drawn
 
@@ -145,3 +146,8 @@ def test_simulated_engines_are_the_first_limit_where_they_have_too_few_places() 
     found = cluster_sim.Simulation(100, 2, 1, costs).run(40.0)
     assert found.first_limit.startswith("engines")
     assert cluster_sim.nodes_for(100_000, 8, costs) == 71
+
+
+def test_figure_of_nothing_has_no_verdict() -> None:
+    figure = Figure(measure="stops", value=float("nan"), unit="ms", target=300)
+    assert (figure.measured, figure.verdict) == ("— ms", "")
