@@ -207,6 +207,27 @@ def test_close_of_a_client_that_reads_nothing_is_aborted() -> None:
     assert client.aborted
 
 
+def test_client_gets_all_bytes_where_the_socket_is_closed_before_they_are_taken() -> None:
+    """aiohttp closes so where a task was reading from the client."""
+
+    @dataclass
+    class ClosedAtOnce(Client):
+        async def close(self, *, code: int, message: bytes) -> None:
+            self.closed, self.left = (code, message), 1000.0
+            asyncio.get_running_loop().call_later(2.0, setattr, self, "left", 0.0)
+
+    async def script(queue: SendQueue) -> None:
+        queue.close(1008, "the client reads too slowly")
+
+    async def main() -> float:
+        await served(client, script)
+        return asyncio.get_running_loop().time()
+
+    client = ClosedAtOnce()
+    assert 2.0 <= run(main()) < 3.0
+    assert (client.closed, client.aborted) == ((1008, b"the client reads too slowly"), False)
+
+
 def test_slow_client_that_reads_is_not_cut_off() -> None:
     async def script(queue: SendQueue) -> None:
         for _ in range(10):

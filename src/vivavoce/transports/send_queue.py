@@ -23,6 +23,7 @@ from vivavoce.runtime.tasks import Signal
 WRITABLE_BYTES = 1024 * 1024  # generation pauses while more than this is queued
 MAX_BACKLOG_BYTES = 8 * 1024 * 1024  # a client that is further behind is cut off
 READ_TIMEOUT_S = 8.0  # so is one that reads nothing for so long
+CLOSE_POLL_S = 0.05
 CLOSE_TIMEOUT_S = 10.0  # for the bytes in the transport and the closing handshake
 YIELD_EVERY_FRAMES = 32
 _MAX_REASON_BYTES = 123  # RFC 6455, 5.5
@@ -196,9 +197,10 @@ class SendQueue:
             if code != LOST:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await self._socket.close(code=code, message=message)
+                    # aiohttp does not wait for the client where a task was reading from it
+                    while self._transport.get_write_buffer_size():  # noqa: ASYNC110
+                        await asyncio.sleep(CLOSE_POLL_S)
         except (TimeoutError, ConnectionError):
-            self._transport.abort()
-        if self._transport.get_write_buffer_size():
             self._transport.abort()
 
     def _goes_now(self, frame: Frame) -> bool:
