@@ -137,3 +137,17 @@ def test_lone_surrogates_are_replaced_and_pairs_are_kept() -> None:
     assert message["content"] == "a\ufffd b \U0001f600"
     whole = b'{"messages": [{"role": "user", "content": "\\ud83d\\ude00"}]}'
     assert parse(whole).rewritten({}, {}) == whole
+
+
+def test_number_that_no_float_holds_is_refused_with_its_place() -> None:
+    huge = (
+        b'{"messages":[{"role":"user","content":"a"},{"role":"user","content":1e999}],'
+        b'"tools":[1e999]}'
+    )
+    call = parse(huge)
+    with pytest.raises(InvalidRequest, match="Number out of range") as refused:
+        call.plain_messages({}, {})
+    assert str(refused.value.param).startswith("messages[1]")
+    with pytest.raises(InvalidRequest, match="Number out of range") as refused:
+        call.fields(("tools",))
+    assert str(refused.value.param).startswith("tools")

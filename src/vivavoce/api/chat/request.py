@@ -6,7 +6,7 @@ answers for the API reference; requests are read more leniently than they say.
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -23,6 +23,7 @@ OUTPUT_FORMATS = frozenset(("aac", "flac", "mp3", "opus", "pcm16", "wav"))
 OURS = ("audio", "modalities", "speech_model", "transcription_model")
 """Parameters for this server, which the model behind it does not get."""
 
+_ANY: type[Any] = cast("type[Any]", Any)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 T = TypeVar("T")
@@ -156,7 +157,7 @@ class ChatCall(msgspec.Struct, frozen=True):
         """All messages; unchanged ones as the bytes that came."""
         messages: list[Any] = list(self._messages)
         for number, transcript in earlier.items():
-            message = _object(self._messages[number])
+            message = _read(self._messages[number], dict[str, Any], f"messages[{number}]")
             message.pop("audio", None)
             if not message.get("content"):
                 message["content"] = transcript
@@ -164,22 +165,23 @@ class ChatCall(msgspec.Struct, frozen=True):
         for (number, place), text in transcripts.items():
             message = messages[number]
             if isinstance(message, Raw):
-                message = messages[number] = _object(message)
+                message = _read(message, dict[str, Any], f"messages[{number}]")
+                messages[number] = message
             message["content"][place] = {"type": "text", "text": text}
         return messages
 
     def plain_messages(
         self, transcripts: Mapping[ErrorPlace, str], earlier: Mapping[int, str]
     ) -> list[Any]:
-        """All messages as Python values."""
+        """All messages as Python values. Raises InvalidRequest: a number is too large for them."""
         return [
-            msgspec.json.decode(message) if isinstance(message, Raw) else message
-            for message in self.messages(transcripts, earlier)
+            _read(message, _ANY, f"messages[{number}]") if isinstance(message, Raw) else message
+            for number, message in enumerate(self.messages(transcripts, earlier))
         ]
 
     def fields(self, names: Iterable[str]) -> dict[str, Any]:
-        """Those of its other fields that the request has."""
-        return {name: msgspec.json.decode(self._top[name]) for name in names if name in self._top}
+        """Those of its other fields that the request has. Raises InvalidRequest, as above."""
+        return {name: _read(self._top[name], _ANY, name) for name in names if name in self._top}
 
 
 def parse(body: bytes) -> ChatCall:
@@ -324,12 +326,8 @@ def _recording(raw: Raw, param: str) -> InputRecording:
     return InputRecording(param, audio.data, format_)
 
 
-def _object(raw: Raw) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Any])
-    return found
-
-
 def _read(raw: Raw, kind: type[T], where: str) -> T:
+    """Raises InvalidRequest that names the place, also of a number that no float holds."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as exc:
