@@ -8,8 +8,8 @@ from bench.cluster_nodes import MISSING
 
 CONVERSATIONS = 8
 CHANGED = "… items changed"
-"""Not required here: on a very busy machine the words of an answer that the kill has cut are at times
-shown shorter than before, from a cause that is not known. The bench requires it."""
+"""Not required here: on a very busy machine the words of an answer that the kill has cut are at
+times shown shorter than before, from a cause that is not known. The bench requires it."""
 
 
 @pytest.mark.timeout(120)  # six processes start
