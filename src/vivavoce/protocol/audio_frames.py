@@ -8,7 +8,8 @@ parsed.
 import re
 from typing import Literal, TypeAlias
 
-from vivavoce.protocol.base64 import decode
+from pybase64 import b64decode
+
 from vivavoce.protocol.client import InputAudioAppend
 
 AudioEvent: TypeAlias = Literal["input_audio_buffer.append", "response.output_audio.delta"]
@@ -102,7 +103,8 @@ class AudioFrames:
         if frame[end:] != tail:
             return None
         try:
-            audio = decode(frame[at:end])
+            # a fifth of msgspec's instructions, and as strict: RFC 4648, section 4, with padding
+            audio: bytes = b64decode(frame[at:end], validate=True)
         except ValueError:
             return None
         return (form, event_id, audio) if audio else None
