@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -36,6 +36,23 @@ def worker(index: int, folder: Path) -> tuple[web.Application, WorkerPlace]:
     app.router.add_post("/api/offer", named)
     app.router.add_post("/start", named)
     return app, place
+
+
+@asynccontextmanager
+async def two_workers(
+    folder: Path, path: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Two processes that serve a path, and a client of the first one."""
+    here, first = worker(0, folder)
+    there, other = worker(1, folder)
+    for app in (here, there):
+        app.router.add_get(path, handler)
+    async with (
+        serve_app(here, ServerSettings(port=0), unix_path=first.client_socket) as port,
+        serve_app(there, ServerSettings(port=0), unix_path=other.client_socket),
+        aiohttp.ClientSession(f"http://{HOST}:{port}") as http,
+    ):
+        yield http
 
 
 @asynccontextmanager
@@ -128,14 +145,8 @@ def test_forwarded_socket_is_closed_where_its_process_has_stopped_and_not_where_
         return socket
 
     async def main() -> None:
-        here, first = worker(0, tmp_path)
-        there, other = worker(1, tmp_path)
-        for app in (here, there):
-            app.router.add_get("/v1/responses", quiet)
         async with (
-            serve_app(here, ServerSettings(port=0), unix_path=first.client_socket) as port,
-            serve_app(there, ServerSettings(port=0), unix_path=other.client_socket),
-            aiohttp.ClientSession(f"http://{HOST}:{port}") as http,
+            two_workers(tmp_path, "/v1/responses", quiet) as http,
             http.ws_connect("/v1/responses?call_id=rtc_w1_00") as socket,
         ):
             assert await socket.receive_str() == "open"
@@ -165,15 +176,7 @@ def test_client_that_leaves_a_stream_of_another_process_leaves_no_warning(
         return response
 
     async def main() -> None:
-        here, first = worker(0, tmp_path)
-        there, other = worker(1, tmp_path)
-        for app in (here, there):
-            app.router.add_get("/v1/sessions/{session_id}/events", stream)
-        async with (
-            serve_app(here, ServerSettings(port=0), unix_path=first.client_socket) as port,
-            serve_app(there, ServerSettings(port=0), unix_path=other.client_socket),
-            aiohttp.ClientSession(f"http://{HOST}:{port}") as http,
-        ):
+        async with two_workers(tmp_path, "/v1/sessions/{session_id}/events", stream) as http:
             async with http.get("/v1/sessions/sess_w1_00/events") as answer:
                 assert await answer.content.readline() == b": it goes on\n"
             async with asyncio.timeout(60):
