@@ -71,7 +71,7 @@ async def page_with(script: str, recording: Path | None = None, *flags: str) -> 
             )
             await page.goto(f"http://localhost:{runner.addresses[0][1]}/")
             yield page
-            assert problems == []
+            assert problems == [], problems
     finally:
         await runner.cleanup()
 
