@@ -58,7 +58,7 @@ from vivavoce.store.base import StoreSettings, UsageRow
 from vivavoce.store.buffered import BufferedAccounts
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import Metering
-from vivavoce.telemetry.metrics import LAG_INTERVAL_S, MAX_MODELS, Metrics
+from vivavoce.telemetry.metrics import MAX_MODELS, Metrics
 from vivavoce.telemetry.session_metrics import SessionMetrics
 from vivavoce.testing.virtual_time import run
 
@@ -388,18 +388,6 @@ def test_cluster_is_measured_where_there_is_one() -> None:
             assert value(metrics, "cluster_redis_reached") == 0
 
     run(main())
-
-
-def test_lag_of_the_event_loop_is_measured_while_it_is_entered() -> None:
-    metrics = Metrics()
-
-    async def main() -> None:
-        async with metrics:
-            await asyncio.sleep(3.1 * LAG_INTERVAL_S)
-
-    run(main())
-    assert value(metrics, "event_loop_lag_seconds_count") == 3
-    assert value(metrics, "event_loop_lag_seconds_sum") == pytest.approx(0.0, abs=1e-9)
 
 
 def test_faults_and_refusals_of_a_session_are_counted() -> None:
