@@ -38,10 +38,10 @@ class Machine:
         return asyncio.get_running_loop().time()
 
 
-def shares(script: Callable[[Machine], None], after_s: float = WINDOW_S + 1) -> tuple[float, float]:
-    """The load of an idle machine of any age, and so long after the script has changed it."""
+def shares(script: Callable[[Machine], None], after_s: float = WINDOW_S + 1) -> list[float]:
+    """The load of an idle machine, and so long after the script has changed it."""
 
-    async def main() -> tuple[float, float]:
+    async def main() -> list[float]:
         machine = Machine()
         probe = LoadProbe(thread_time=machine.thread_time, processors=machine.processors)
         async with probe:
@@ -49,18 +49,18 @@ def shares(script: Callable[[Machine], None], after_s: float = WINDOW_S + 1) -> 
             before = probe.share
             script(machine)
             await asyncio.sleep(after_s)
-            return before, probe.share
+            return [before, probe.share]
 
     return run(main())
 
 
 def test_load_is_the_share_of_time_for_which_the_thread_of_the_loop_has_run() -> None:
-    assert shares(lambda machine: machine.change(thread=0.8)) == (0.0, pytest.approx(0.8))
+    assert shares(lambda machine: machine.change(thread=0.8)) == pytest.approx([0.0, 0.8])
 
 
 def test_load_is_the_share_of_its_processors_that_anything_has_used() -> None:
     change = lambda machine: machine.change(thread=0.1, used=1.5)  # noqa: E731
-    assert shares(change) == (0.0, pytest.approx(0.75))
+    assert shares(change) == pytest.approx([0.0, 0.75])
 
 
 def test_load_is_that_of_the_last_two_seconds() -> None:
