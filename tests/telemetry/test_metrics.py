@@ -23,6 +23,7 @@ from vivavoce.protocol.server import ResponseDone, SpeechStarted, SpeechStopped
 from vivavoce.protocol.session import PCM, ServedBy
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
 from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.load import SAMPLE_S, LoadProbe
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.runtime.upstream import Relay
 from vivavoce.session.effects import (
@@ -388,6 +389,18 @@ def test_cluster_is_measured_where_there_is_one() -> None:
             assert value(metrics, "cluster_redis_reached") == 0
 
     run(main())
+
+
+def test_lag_of_the_event_loop_is_taken_from_the_probe_of_the_load() -> None:
+    metrics = Metrics()
+
+    async def main() -> None:
+        async with LoadProbe(metrics.lag.observe):
+            await asyncio.sleep(3.1 * SAMPLE_S)
+
+    run(main())
+    assert value(metrics, "event_loop_lag_seconds_count") == 3
+    assert value(metrics, "event_loop_lag_seconds_sum") == pytest.approx(0.0, abs=1e-9)
 
 
 def test_faults_and_refusals_of_a_session_are_counted() -> None:
