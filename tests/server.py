@@ -155,7 +155,7 @@ async def serving(
                     metering(settings, built.models, store, places)
                 )
                 follow_keys(auth, meter)
-                booked = (meter, await stack.enter_async_context(Metrics()))
+                booked = (meter, Metrics())
                 sessions = Sessions(metered_context(built.context, *booked))
                 booked[1].watch_accounts(meter)
                 booked[1].watch_sessions(sessions)
