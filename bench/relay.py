@@ -6,6 +6,10 @@ known; what a relay adds is that beyond a connection without one. Ours has meter
 budget in money on a SQLite store, and a policy. A number of sessions is carried when a frame takes
 less than 20 ms (p99, each direction) and 98 % of the deltas come. The relays take turns.
 
+Memory of a session is that of sessions after the first 20: with those comes what belongs to the
+server, and ours also loads its noise reduction, 13 MiB, after it has begun to listen. The memory of
+the server without sessions stands apart.
+
 LiteLLM is measured where $BENCH_LITELLM names its command, .../bin/litellm.
 """
 
@@ -39,6 +43,8 @@ LOSS = 0.02
 SESSIONS = 100  # at which latency, CPU and memory are read
 MANY = 200  # at which the time of a delta is read again
 STEP = 40
+FIRST = 20  # sessions, after which memory is compared
+SETTLED_SECONDS, MOST_SETTLING_SECONDS = 0.5, 5.0
 MOST = 1600
 WARM_SECONDS = 1.5
 KEY = "sk-of-the-client"
@@ -100,6 +106,8 @@ class Point:
     """Of a session that is open and silent."""
     talking_kib: float
     """Of a session that has talked for as long as was measured."""
+    server_mib: float
+    """Of the relay, less its sessions."""
 
     @property
     def carried(self) -> bool:
@@ -192,6 +200,9 @@ async def measure(quick: bool) -> list[Figure]:
                 target=60.0 if is_ours else None,
             ),
             Figure(
+                measure=f"… {name}, memory without sessions", value=found.server_mib, unit="MiB"
+            ),
+            Figure(
                 measure=f"… {name}, sessions on one core, frame p99 < 20 ms",
                 value=most[name],
                 unit="sessions",
@@ -233,11 +244,14 @@ async def capacity(name: str, at_100: Point, *, quick: bool) -> int:
 
 async def point(name: str, start: StartRelay, sessions: int, seconds: float) -> Point:
     times = [Times() for _ in range(sessions)]
+    first = min(FIRST, sessions // 2)
     async with upstream(times) as port, start(port) as relay:
-        before = relay.rss if relay else 0
-        lines = await connect_all(relay.port if relay else port, times)
-        await asyncio.sleep(0.3)
-        idle = (relay.rss - before if relay else 0) / sessions / 1024
+        own = relay.port if relay else port
+        lines = await connect_all(own, times[:first])
+        before = await _settled_rss(relay)
+        lines += await connect_all(own, times[first:])
+        idle = (await _settled_rss(relay) - before) / (sessions - first)
+        before -= int(first * idle)
         people = [Speaker(line, n, times[n]) for n, line in enumerate(lines)]
         talk = asyncio.create_task(speak(people, WARM_SECONDS + seconds, FRAME_MS))
         await asyncio.sleep(WARM_SECONDS)
@@ -250,7 +264,7 @@ async def point(name: str, start: StartRelay, sessions: int, seconds: float) -> 
         took = time.perf_counter() - began
         used, kept = (now - then for now, then in zip(_cpu(relay), (cpu, waited), strict=True))
         both = [ms for one in times for ms in (*one.up, *one.down)]
-        talking = (relay.rss - before if relay else 0) / sessions / 1024
+        talking = (relay.rss - before if relay else 0) / sessions
         for line in lines:
             line.close()
     down = [ms for one in times for ms in one.down]
@@ -264,8 +278,9 @@ async def point(name: str, start: StartRelay, sessions: int, seconds: float) -> 
         cpu=used / took,
         kept_waiting=kept / took,
         load_late_p99=1000 * percentile(late, 99),
-        idle_kib=idle,
-        talking_kib=talking,
+        idle_kib=idle / 1024,
+        talking_kib=talking / 1024,
+        server_mib=before / 1024 / 1024,
     )
     print(f"  {name}: {_told(found)}", file=sys.stderr)
     return found
@@ -308,6 +323,19 @@ class Speaker(Microphone):
         self.line.write(self._append)
 
 
+async def _settled_rss(relay: Served | None) -> int:
+    """Resident bytes, when they have not grown for a while."""
+    if relay is None:
+        return 0
+    most = relay.rss
+    for _ in range(int(MOST_SETTLING_SECONDS / SETTLED_SECONDS)):
+        await asyncio.sleep(SETTLED_SECONDS)
+        before, most = most, max(most, relay.rss)
+        if most == before:
+            break
+    return most
+
+
 def _cpu(relay: Served | None) -> tuple[float, float]:
     return (relay.cpu_seconds, relay.kept_waiting_seconds) if relay else (0.0, 0.0)
 
@@ -317,7 +345,7 @@ def _told(found: Point) -> str:
         f"{found.sessions} sessions: frame p50 {found.p50:.2f} p99 {found.p99:.2f} ms, deltas "
         f"{found.deltas:.1%}, CPU {found.cpu:.0%}, kept waiting {found.kept_waiting:.1%}, load "
         f"late p99 {found.load_late_p99:.1f} ms, {found.idle_kib:.0f} KiB each, "
-        f"{found.talking_kib:.0f} while talking"
+        f"{found.talking_kib:.0f} while talking, {found.server_mib:.0f} MiB without sessions"
     )
 
 

@@ -74,7 +74,10 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         at = time.perf_counter()
         data = self._rest + data if self._rest else data
-        start = 0 if self._open else self._upgrade(data)
+        start = 0
+        if not self._open and not (start := self._upgrade(data)):
+            self._rest = data
+            return
         size = len(data)
         while size - start >= 2:
             length, head = data[start + 1] & 127, start + 6
@@ -94,12 +97,17 @@ class Upstream(asyncio.Protocol):
         self._rest = data[start:]
 
     def _upgrade(self, data: bytes) -> int:
+        """Answer the request; return where the frames begin, 0 if more of it has to come."""
         end = data.find(b"\r\n\r\n")
         if end < 0:
             return 0
         lines = data[:end].split(b"\r\n")
-        key = next(x[18:].strip() for x in lines if x.lower().startswith(b"sec-websocket-key:"))
-        accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())
+        keys = [x[18:].strip() for x in lines if x.lower().startswith(b"sec-websocket-key:")]
+        if not keys:
+            self._transport.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            self._transport.close()
+            return len(data)
+        accept = base64.b64encode(hashlib.sha1(keys[0] + _GUID).digest())
         self._transport.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + CREATED

@@ -10,6 +10,7 @@ from bench.dialogues import Scenario, half
 from bench.figures import Figure
 from bench.report import parser_of
 from bench.turns_plot import drawn
+from bench.upstream import Upstream
 
 from vivavoce.session.interruption import Overlap
 from vivavoce.session.interruption_model import WEIGHTS
@@ -63,6 +64,48 @@ def test_call_returns_an_echo() -> None:
     delays = asyncio.run(webrtc.echo(3.0))
     assert delays
     assert min(delays) > 0
+
+
+HANDSHAKE = (
+    b"GET /v1/realtime HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Authorization: Bearer sk-upstream\r\nUpgrade: websocket\r\n\r\n"
+)  # RFC 6455, 1.3
+
+
+@pytest.mark.parametrize("size", [1, 76, 120, len(HANDSHAKE)])
+def test_upstream_accepts_a_handshake_in_parts(size: int) -> None:
+    sent = answers_of_upstream(HANDSHAKE, size)
+    assert sent.startswith(b"HTTP/1.1 101 ")
+    assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in sent
+
+
+def test_upstream_refuses_a_request_that_is_no_websocket() -> None:
+    request = b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    assert answers_of_upstream(request, len(request)).startswith(b"HTTP/1.1 404 ")
+
+
+def answers_of_upstream(request: bytes, size: int) -> bytes:
+    """What it sends when a request comes in parts of so many bytes."""
+    transport, connection = Written(), Upstream([])
+    connection.connection_made(transport)
+    for at in range(0, len(request), size):
+        connection.data_received(request[at : at + size])
+    return bytes(transport.data)
+
+
+class Written(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = bytearray()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.data += data
+
+    def close(self) -> None:
+        pass
 
 
 def test_words_are_compared_alike_and_errors_are_the_least_number_of_changes() -> None:

@@ -30,6 +30,7 @@ from vivavoce.protocol.codec import (
     GA,
     Reader,
     decode,
+    encode,
     explain,
 )
 from vivavoce.protocol.items import FunctionTool, InputAudio, InputImage, InputText, Message
@@ -270,6 +271,19 @@ def test_audio_encoded_and_decoded_is_the_same(audio: bytes) -> None:
         assert read(raw, dialect) == InputAudioAppend(audio=audio)
         (frame,) = dialect.encode(delta)
         assert base64.b64decode(json.loads(frame.data)["delta"]) == audio
+
+
+@given(st.binary(max_size=4_000), st.integers(0, 9))
+def test_audio_delta_encoded_is_what_msgspec_writes(audio: bytes, content_index: int) -> None:
+    delta = OutputAudioDelta(
+        event_id="é",
+        response_id="r",
+        item_id='"i',
+        output_index=0,
+        content_index=content_index,
+        delta=audio,
+    )
+    assert encode(delta) == GA().encode(delta)[0].data == msgspec.json.encode(delta)
 
 
 def survives(dialect: WireProtocol, raw: bytes | str) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from vivavoce.errors import InvalidRequest, VoiceError
-from vivavoce.protocol import server
+from vivavoce.protocol import json, server
 from vivavoce.protocol.beta_client import (
     AnyBetaEvent,
     BetaAudio,
@@ -169,7 +169,7 @@ class BetaAudioDelta(PartEvent, frozen=True, kw_only=True, tag="response.audio.d
     """GA's response.output_audio.delta: a struct of its own, because it is by far the most
     frequent."""
 
-    delta: bytes  # base64 on the wire
+    delta: msgspec.Raw  # a string of base64
 
 
 class Beta:
@@ -289,7 +289,7 @@ def _audio_delta(event: server.OutputAudioDelta) -> BetaAudioDelta:
         item_id=event.item_id,
         output_index=event.output_index,
         content_index=event.content_index,
-        delta=event.delta,
+        delta=json.base64_text(event.delta),
     )
 
 

@@ -26,7 +26,13 @@ from vivavoce.protocol.items import (
     OutputAudio,
     OutputText,
 )
-from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
+from vivavoce.protocol.server import (
+    AnyServerEvent,
+    ErrorBody,
+    ErrorEvent,
+    OutputAudioDelta,
+    PartEvent,
+)
 from vivavoce.protocol.validation import not_audio, null_place, refusal
 from vivavoce.protocol.wire import ConnectRequest, Frame, Opening, Refusal
 
@@ -118,7 +124,24 @@ def decode(raw: bytes | str) -> AnyClientEvent:
 
 def encode(event: AnyServerEvent) -> bytes:
     """A server event in GA JSON."""
+    if type(event) is OutputAudioDelta:
+        return _encoder.encode(_audio_delta(event))
     return _encoder.encode(event)
+
+
+class _EncodedAudioDelta(PartEvent, frozen=True, kw_only=True, tag="response.output_audio.delta"):
+    delta: msgspec.Raw
+
+
+def _audio_delta(event: OutputAudioDelta) -> _EncodedAudioDelta:
+    return _EncodedAudioDelta(
+        event_id=event.event_id,
+        response_id=event.response_id,
+        item_id=event.item_id,
+        output_index=event.output_index,
+        content_index=event.content_index,
+        delta=json.base64_text(event.delta),
+    )
 
 
 class GA:
@@ -135,7 +158,7 @@ class GA:
         return (decode(frame.data),)
 
     def encode(self, event: AnyServerEvent) -> tuple[Frame, ...]:
-        return (Frame("text", _encoder.encode(event)),)
+        return (Frame("text", encode(event)),)
 
     def encode_audio(self, audio: bytes) -> tuple[Frame, ...]:
         raise AssertionError("the client owns the playout")

@@ -141,12 +141,12 @@ class StreamedCall:
             media = {
                 "contentType": "audio/x-mulaw" if law else "audio/x-l16",
                 "sampleRate": self.output_format.rate,
-                "payload": sound,
+                "payload": json.base64_text(sound),
             }
             return msgspec.json.encode({"event": "playAudio", "media": media})
         if self._swaps(self.output_format):
             sound = _swapped(sound)
-        return self._message("media", media={"payload": sound})
+        return self._message("media", media={"payload": json.base64_text(sound)})
 
     def mark(self, name: str) -> bytes:
         """A message that the provider returns once it has played the audio before it."""

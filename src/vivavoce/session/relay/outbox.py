@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from vivavoce.protocol import json
 from vivavoce.protocol.client import ClientEvent, InputAudioAppend
 from vivavoce.session.effects import EffectBuffer, RecordDroppedAudio, SendUpstream
 from vivavoce.session.relay.items import without_nulls
@@ -11,6 +12,7 @@ from vivavoce.session.relay.items import without_nulls
 MAX_QUEUED_BYTES = 4 * 1024 * 1024  # of frames, while the connection is being opened
 MAX_QUEUED_EVENTS = 256  # of events that are no audio, likewise
 MAX_QUEUED_AUDIO_BYTES = 640 * 1024  # 10 s of PCM, as base64
+_APPEND = InputAudioAppend.__struct_config__.tag
 _json = msgspec.json.Encoder()
 
 
@@ -102,5 +104,8 @@ def encoded(event: ClientEvent) -> bytes:
 
 
 def _fields(event: ClientEvent) -> dict[str, Any]:
+    if isinstance(event, InputAudioAppend):
+        given = {} if event.event_id is None else {"event_id": event.event_id}
+        return {"type": _APPEND, **given, "audio": json.base64_text(event.audio)}
     fields: dict[str, Any] = without_nulls(msgspec.to_builtins(event))
     return fields
