@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BROWSER := tests/clients/browser
+export PYTHONDONTWRITEBYTECODE := # every start, and every engine process, would compile all modules anew
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: serve demo setup test test-fast bench clean
@@ -35,6 +36,7 @@ $(VENV)/bin/python:
 $(VENV)/ready-to-serve: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "downloads 150 MB of packages and 70 MB of speech models"
 	$(PIP) --editable '.[local]'
+	$(BIN)/python -m compileall -q src
 	$(BIN)/vivavoce models pull || echo "without the models the server uses pocketsphinx, words and energy"
 	touch $@
 

@@ -1,9 +1,10 @@
 """People who talk to a cluster, live, check what they get, and come back when they are cut off.
 
 Each speaks a sentence, is answered, pauses, and so on, 25 frames of microphone a second all the
-time. It keeps the items that it was shown, and on each return compares them with those that the
-server repeats (`items=1`). A sentence that was not committed when the connection broke is spoken
-again from its beginning.
+time. It plays an answer to its end before it speaks, because a server keeps only the words of an
+answer that can have been heard. It keeps the items that it was shown, and on each return compares
+them with those that the server repeats (`items=1`). A sentence that was not committed when the
+connection broke is spoken again from its beginning.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ import msgspec
 
 from bench.sound import recordings
 from bench.wire import NO_CLOSE, Line, Way, appends, connect, event
-from vivavoce.audio.formats import RATE
+from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE
 
 FRAME_MS = 40
 SLOTS = 40  # of one period of FRAME_MS, so that not all people speak at the same instant
@@ -123,7 +124,7 @@ class Talker:
         self._announced = False  # speech_started has come, and the turn is not committed
         self._unsaid = False  # the sentence has no item yet
         self._since = self._next_at = time.perf_counter()
-        self._rested_at = 0.0
+        self._rested_at = self._played_at = 0.0  # ... when all audio so far has been played
         self._again: list[Item] | None = None  # items that the server repeats, until compared
         self._again_last: str | None = ""  # the id of the last of them; "": not known
         self._first_sign = False  # of life, after a return
@@ -133,7 +134,7 @@ class Talker:
     @property
     def at_rest(self) -> bool:
         """Whether it is between two turns, and the answer to the last one was heard."""
-        is_played = time.perf_counter() > self._rested_at + PLAYED_S
+        is_played = time.perf_counter() > max(self._rested_at, self._played_at) + PLAYED_S
         return self._state == "pause" and self.is_back and is_played
 
     @property
@@ -234,7 +235,7 @@ class Talker:
 
     def _rest(self, now: float) -> None:
         self._state, self._rested_at = "pause", now
-        self._next_at = now + self._chance.uniform(0.1, MAX_PAUSE_S)
+        self._next_at = max(now, self._played_at) + self._chance.uniform(0.1, MAX_PAUSE_S)
 
     # the connection
 
@@ -281,6 +282,7 @@ class Talker:
             return
         if kind == b"response.output_audio.delta":
             self._sign(at)
+            self._played_at = max(self._played_at, at) + _seconds(payload)
             if self._state == "waiting":
                 self._state = "answering"
                 self._totals.waits.append((at, at - self._since))
@@ -374,12 +376,16 @@ class Talker:
         if kept and list(found)[: len(kept)] != [item.id for item in kept]:
             self._totals.changed += 1
             self._totals.note(f"{self.session}: other order")
+        users = [n for n, item in enumerate(again) if item.role == "user"]
+        last_answers = again[users[-1] + 1 :] if users else again
         for item in kept:
             repeated = found[item.id]
-            if repeated is again[-1] and repeated.begins(item):
+            if repeated.begins(item) and repeated in last_answers:
                 # killed before it had stored that all was played: it says the last words again
                 found[item.id] = repeated._replace(is_whole=False)
                 continue
+            if repeated.begins(item) and not item.is_whole:
+                continue  # it was interrupted: only what was heard of it is kept
             if item.text and repeated.text != item.text:
                 self._totals.changed += 1
                 self._totals.note(f"{self.session}: {item} became {repeated}")
@@ -430,6 +436,12 @@ def _answers(asked: str, answer: str) -> bool:
     whole = ANSWER + asked
     begun = answer.removesuffix(whole).strip()
     return answer.endswith(whole) and whole.startswith(begun)
+
+
+def _seconds(delta: bytes) -> float:
+    """The length of the sound in an event."""
+    begin = delta.index(b'"delta":"') + len(b'"delta":"')
+    return (delta.index(b'"', begin) - begin) * 3 / 4 / BYTES_PER_SAMPLE / RATE
 
 
 def _item(told: dict[str, Any]) -> Item:

@@ -31,6 +31,7 @@ from vivavoce.audio.formats import RATE
 from vivavoce.audio.resample import resample
 from vivavoce.engines import registry
 from vivavoce.engines.base import STT, TTS
+from vivavoce.engines.hosted import HostedEngine
 from vivavoce.errors import VoiceError
 from vivavoce.media import files
 
@@ -44,6 +45,8 @@ AT_ONCE = 2
 """Utterances that a recogniser gets at the same time."""
 PIECE_BYTES = 3_200
 MAX_JFK_ERRORS = 1
+HANG_S = 120.0
+"""How long a worker process may not answer: words are counted here, however busy the machine is."""
 
 TEXTS = {
     "austen_0870": (
@@ -182,6 +185,7 @@ async def measure(
     recognisers: Sequence[str] = RECOGNISERS,
     speakers: Sequence[str] = VOICES,
 ) -> list[Figure]:
+    HostedEngine.hang_seconds = HANG_S
     texts = sentences(count or (QUICK_SENTENCES if quick else 1_000))
     by_voice = await voices(speakers, texts)
     figures = []

@@ -25,7 +25,7 @@ from vivavoce.app import build, metered_context, upstream_holds
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.routes import application, auth_of
 from vivavoce.runtime.catalog import Cascade
-from vivavoce.runtime.resume import StoredSession
+from vivavoce.runtime.checkpoint_queue import StoredSession
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.server import serve_app
 from vivavoce.settings import Settings
@@ -155,7 +155,7 @@ async def serving(
                     metering(settings, built.models, store, places)
                 )
                 follow_keys(auth, meter)
-                booked = (meter, await stack.enter_async_context(Metrics()))
+                booked = (meter, Metrics())
                 sessions = Sessions(metered_context(built.context, *booked))
                 booked[1].watch_accounts(meter)
                 booked[1].watch_sessions(sessions)

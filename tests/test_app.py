@@ -23,6 +23,7 @@ from vivavoce.cli.serving import described
 from vivavoce.engines.openai.discovery import LocalServer
 from vivavoce.errors import SettingsError
 from vivavoce.models import Selected
+from vivavoce.runtime import load
 from vivavoce.server import tls_context
 from vivavoce.settings import CascadeModel, ServerSettings, Settings
 from vivavoce.settings_sources import parse
@@ -359,6 +360,21 @@ def test_draining_server_is_alive_and_refuses_new_sessions() -> None:
                 assert await caller.answer() == ("completed", None)
 
     serving(script, slow_answers(drain_seconds=10))  # fmt: skip
+
+
+def test_load_is_measured_while_the_server_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "SAMPLE_S", 0.01)
+
+    async def script(server: RunningServer) -> None:
+        origin = server.address.partition("/v1")[0].replace("ws", "http")
+        async with aiohttp.ClientSession() as http, asyncio.timeout(60):
+            measured = "0.0"
+            while measured == "0.0":
+                async with http.get(f"{origin}/metrics") as answer:
+                    text = await answer.text()
+                measured = text.partition("\nvivavoce_event_loop_lag_seconds_count ")[2].split()[0]
+
+    serving(script)
 
 
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

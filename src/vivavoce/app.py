@@ -33,6 +33,7 @@ from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSe
 from vivavoce.reloading import Generations, Reloader, Replacement
 from vivavoce.routes import application, auth_of
 from vivavoce.runtime.admission import Admission
+from vivavoce.runtime.load import LoadProbe
 from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.pools import pools_of
 from vivavoce.runtime.reload import EnginePool
@@ -174,11 +175,10 @@ async def serve(
         with tracer(os.environ) as spans:
             async with put_off(), open_store(settings, os.environ) as store:
                 require_keys(settings, stored=len(await store.records("key")))
-                pool = EnginePool()
+                pool, metrics = EnginePool(), Metrics()
                 async with (
                     Generations(partial(build, pool=pool), settings) as built,
                     metering(settings, built.current.models, store, os.environ) as meter,
-                    Metrics() as metrics,
                     resuming(settings, store, place.place if place else None) as resumption,
                     Recorder(settings.recorder, version=__version__).writing() as recorder,
                     spend_comparison(settings, meter, metrics.usage.capture),
@@ -222,6 +222,7 @@ class _Server(msgspec.Struct):
         settings, built = self.settings, self.generations.current
         follow_keys(self.auth, self.meter)
         sessions = Sessions(self._context(built))
+        sessions.admission = Admission(settings.server, partial(_vads, sessions))
         sessions.on_refusal = self.metrics.on_session_refused
         self.metrics.watch_accounts(self.meter)
         self.metrics.watch_sessions(sessions)
@@ -257,7 +258,7 @@ class _Server(msgspec.Struct):
             ControlRoutes(sessions, self.metrics, address, banner, self.resumption).serving(
                 self.place
             ),
-            Admission(settings.server, partial(_vads, sessions)) as sessions.admission,
+            LoadProbe(sessions.admission.note, self.metrics.lag.observe) as sessions.load,
             cluster or nullcontext(),
         ):
             await _until_stopped(settings, sessions, partial(announce, built, address), reloader)

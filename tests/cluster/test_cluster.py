@@ -7,9 +7,6 @@ from bench import cluster
 from bench.cluster_nodes import MISSING
 
 CONVERSATIONS = 8
-CHANGED = "… items changed"
-"""Not required here: on a very busy machine the words of an answer that the kill has cut are at
-times shown shorter than before, from a cause that is not known. The bench requires it."""
 
 
 @pytest.mark.timeout(120)  # six processes start
@@ -19,9 +16,7 @@ def test_conversations_go_on_when_their_node_is_killed() -> None:
     broken = [
         f"{figure.measure}: {figure.value}"
         for figure in figures
-        if figure.verdict == "MISSED"
-        and figure.unit != "s"  # how long it takes is no promise here
-        and not figure.measure.startswith(CHANGED)
+        if figure.verdict == "MISSED" and figure.unit != "s"  # how long it takes is no promise here
     ]
     assert broken == [], totals.problems
     assert figures[0].value > 0, "nobody was on the node"

@@ -11,7 +11,8 @@ from vivavoce.engines.scripted.scripts import VADScript
 from vivavoce.errors import LimitReached
 from vivavoce.limits.connections import ConnectionLimits
 from vivavoce.protocol.wire import Opening
-from vivavoce.runtime.admission import MIN_BEHIND, SAMPLE_S, WINDOW, Admission
+from vivavoce.runtime.admission import MIN_BEHIND, Admission
+from vivavoce.runtime.load import SAMPLE_S, WINDOW, LoadProbe
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.runtime.vad_batcher import MAX_BACKLOG_WINDOWS, VadBatcher
 from vivavoce.session.cascade.turn_detection import WINDOW as VAD_WINDOW
@@ -64,11 +65,12 @@ def test_streams_that_wait_for_voice_activity_refuse_sessions_where_they_are_man
     assert run(main()) is refuses
 
 
-def test_late_timers_are_measured() -> None:
+def test_late_timers_are_told_to_it() -> None:
     async def main() -> tuple[bool, bool]:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
-        async with Admission(ConnectionLimits()) as admission:
+        admission = Admission(ConnectionLimits())
+        async with LoadProbe(admission.note):
             await asyncio.sleep(10)
             before = admission.overloaded
             for _ in range(4 * WINDOW):  # something else holds the loop again and again

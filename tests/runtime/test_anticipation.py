@@ -17,7 +17,7 @@ from tests.runtime.stage import (
 )
 from vivavoce.audio.formats import RATE
 from vivavoce.protocol.session import ServerVad
-from vivavoce.runtime.anticipation import LOAD_INTERVAL_S, AnticipationWork, HeldAnswer, LoadGauge
+from vivavoce.runtime.anticipation import AnticipationWork, HeldAnswer
 from vivavoce.runtime.tasks import Tasks
 from vivavoce.session.cascade.turn_detection import WINDOW
 from vivavoce.session.effects import DraftTranscript, Prompt, Speculate, StartTranscription
@@ -140,16 +140,13 @@ def test_first_audio_comes_so_long_after_the_end_of_speech(
 class Work:
     """Early work beside scripted engines, and the facts that came of it."""
 
-    def __init__(self, group: asyncio.TaskGroup, load: float = 0.0, **scripts: Any) -> None:
+    def __init__(self, group: asyncio.TaskGroup, busy: bool = False, **scripts: Any) -> None:
         self.scripted = ScriptedEngines(**scripts)
         self.facts: list[Fact] = []
         self.taken: list[str | None] = []
-        clock = asyncio.get_running_loop().time
-        gauge = LoadGauge(0.7, clock=clock, cpu_clock=lambda: 0.0, machine_load=lambda: load)
-        gauge._at -= 2 * LOAD_INTERVAL_S
         self.tasks = Tasks(group, self._fail, lambda: None)
         self.early = AnticipationWork(
-            self.scripted.catalog, self.facts.append, self._writable, self.tasks, gauge
+            self.scripted.catalog, self.facts.append, self._writable, self.tasks, lambda: busy
         )
 
     def take(self, final: TranscriptUpdated | None) -> None:
@@ -228,7 +225,7 @@ def test_nothing_begins_early_under_load_or_without_the_audio() -> None:
         work.early.speculate(Speculate("spec_1", PROMPT, speak=True))
         assert len(work.tasks) == 0
 
-    assert with_work(script, load=0.8).facts == [
+    assert with_work(script, busy=True).facts == [
         AnticipationEnded("draft_1", refused=True),
         AnticipationEnded("spec_1", refused=True),
     ]
@@ -329,24 +326,3 @@ def test_held_answer_waits_for_the_client_only_once_it_is_adopted() -> None:
 
     run(main())
     assert waited == ["waited"]
-
-
-def test_load_is_that_of_the_loop_or_of_the_machine_and_looked_at_once_a_second() -> None:
-    now, cpu, machine = [0.0], [0.0], [0.0]
-    gauge = LoadGauge(
-        0.7, clock=lambda: now[0], cpu_clock=lambda: cpu[0], machine_load=lambda: machine[0]
-    )
-    cpu[0] = 0.9
-    assert not gauge.high  # too soon
-    now[0] = 1.0
-    assert gauge.high
-    machine[0] = 0.9
-    assert gauge.high
-    now[0] = 2.0
-    assert gauge.high
-    now[0], machine[0] = 3.0, 0.1
-    assert not gauge.high
-
-
-def test_load_of_this_machine_is_known() -> None:
-    assert not LoadGauge(1e9).high

@@ -96,7 +96,21 @@ def test_checkpoint_in_an_answer_has_its_words_so_far_and_owes_the_rest() -> Non
     assert (saved.owes_response, saved.cut_item_id) == (True, item_id)
     last = continued(saved, expires_in=1.0, heard=None, finish=True).entries[-1].item
     assert isinstance(last, Message)
-    assert (last.status, texts((last,))) == ("incomplete", [f"{WORDS} "])
+    assert (last.status, texts((last,))) == ("incomplete", [WORDS])
+
+
+def test_answer_that_broke_off_keeps_no_word_whose_audio_was_not_made() -> None:
+    session = a_session()
+    item_id = answering(session, ends=False)
+    saved = session.checkpoint(0.0)
+    *others, answer = saved.entries
+    assert answer.ledger
+    ledger = msgspec.structs.replace(answer.ledger, samples=4800)
+    answer = msgspec.structs.replace(answer, ledger=ledger)
+    saved = msgspec.structs.replace(saved, entries=(*others, answer))
+    prompt = the(Generate, restored(saved)).prompt
+    assert texts(prompt.items)[-1] == "one two"
+    assert prompt.items[-1].id == item_id
 
 
 def test_answer_that_broke_off_is_continued_by_the_model() -> None:
@@ -243,6 +257,13 @@ def test_items_are_repeated_with_their_places() -> None:
     answering(session, ends=True)
     repeated = session.repeat_items()
     assert types(repeated) == ["conversation.item.added", "conversation.item.done"] * 2
+
+
+def test_answer_in_progress_is_not_repeated_as_done() -> None:
+    session = a_session()
+    answering(session, ends=False)
+    added, done = "conversation.item.added", "conversation.item.done"
+    assert types(session.repeat_items()) == [added, done, added]
 
 
 def test_relay_asks_its_upstream_server_for_what_is_owed() -> None:

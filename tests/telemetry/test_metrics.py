@@ -23,6 +23,7 @@ from vivavoce.protocol.server import ResponseDone, SpeechStarted, SpeechStopped
 from vivavoce.protocol.session import PCM, ServedBy
 from vivavoce.protocol.upstream import UpstreamEvent, UpstreamResponse
 from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.load import SAMPLE_S, LoadProbe
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.runtime.upstream import Relay
 from vivavoce.session.effects import (
@@ -58,7 +59,7 @@ from vivavoce.store.base import StoreSettings, UsageRow
 from vivavoce.store.buffered import BufferedAccounts
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.telemetry.metering import Metering
-from vivavoce.telemetry.metrics import LAG_INTERVAL_S, MAX_MODELS, Metrics
+from vivavoce.telemetry.metrics import MAX_MODELS, Metrics
 from vivavoce.telemetry.session_metrics import SessionMetrics
 from vivavoce.testing.virtual_time import run
 
@@ -390,12 +391,12 @@ def test_cluster_is_measured_where_there_is_one() -> None:
     run(main())
 
 
-def test_lag_of_the_event_loop_is_measured_while_it_is_entered() -> None:
+def test_lag_of_the_event_loop_is_taken_from_the_probe_of_the_load() -> None:
     metrics = Metrics()
 
     async def main() -> None:
-        async with metrics:
-            await asyncio.sleep(3.1 * LAG_INTERVAL_S)
+        async with LoadProbe(metrics.lag.observe):
+            await asyncio.sleep(3.1 * SAMPLE_S)
 
     run(main())
     assert value(metrics, "event_loop_lag_seconds_count") == 3

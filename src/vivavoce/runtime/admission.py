@@ -6,18 +6,13 @@ its limit, so that no session is refused for a single stall. Sessions are taken 
 the samples are below half of the limit.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from statistics import median
-from typing import Self
 
 from vivavoce.limits.connections import ConnectionLimits
+from vivavoce.runtime.load import WINDOW
 from vivavoce.runtime.vad_batcher import VadBatcher
 
-SAMPLE_S = 0.25
-WINDOW = 8
-"""Number of samples."""
 MIN_BEHIND = 8
 """A limit in streams: when fewer are waiting, they are recordings, which clients send faster than
 speech."""
@@ -36,12 +31,12 @@ class _Limit:
         recent.append(value)
         if self._limit and len(recent) == WINDOW and min(recent) > self._limit:
             self.exceeded = True
-        elif median(recent) < self._limit / 2:
+        elif sorted(recent)[(len(recent) - 1) // 2] < self._limit / 2:
             self.exceeded = False
 
 
 class Admission:
-    """Measures the load of this process, as an async context manager."""
+    """Measures whether this process is overloaded, by what a LoadProbe tells it."""
 
     def __init__(
         self, limits: ConnectionLimits, vads: Callable[[], Iterable[VadBatcher]] = tuple
@@ -50,16 +45,6 @@ class Admission:
         self._vads = vads
         self._lag = _Limit(limits.overload_lag_ms / 1000)
         self._behind = _Limit(limits.overload_vad_share)
-        self._measuring: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._measuring = asyncio.create_task(self._measure())
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        if self._measuring is not None:
-            self._measuring.cancel()
-            await asyncio.wait((self._measuring,))
 
     @property
     def overloaded(self) -> bool:
@@ -73,10 +58,3 @@ class Admission:
         behind = sum(vad.behind for vad in vads)
         streams = sum(len(vad) for vad in vads)
         self._behind.note(behind / streams if behind >= MIN_BEHIND else 0.0)
-
-    async def _measure(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            due = clock() + SAMPLE_S
-            await asyncio.sleep(SAMPLE_S)
-            self.note(max(0.0, clock() - due))

@@ -3,8 +3,6 @@ answers that are held. Nothing of it is posted until the session asks for it: se
 session/cascade/anticipation.py."""
 
 import logging
-import os
-import time
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -34,43 +32,8 @@ from vivavoce.session.facts import (
 
 log = logging.getLogger(__name__)
 
-LOAD_INTERVAL_S = 1.0
 TakeDraft: TypeAlias = Callable[[TranscriptUpdated | None], None]
 """Takes the words of a draft; None: the draft has none."""
-
-
-class LoadGauge:
-    """Measures whether this server is too busy for work that may turn out not to be needed.
-
-    Its load is the share of time for which the thread of the event loop has run, or that of the
-    machine (load average over processors), whichever is higher. It is measured on demand, at most
-    once in LOAD_INTERVAL_S.
-    """
-
-    def __init__(
-        self,
-        max_load: float,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        cpu_clock: Callable[[], float] = time.thread_time,
-        machine_load: Callable[[], float] | None = None,
-    ) -> None:
-        """Create and use it in the thread of the event loop."""
-        self._max_load = max_load
-        self._clock = clock
-        self._cpu_clock = cpu_clock
-        self._machine_load = machine_load or _machine_load
-        self._at, self._cpu = clock(), cpu_clock()
-        self._high = False
-
-    @property
-    def high(self) -> bool:
-        now = self._clock()
-        if (elapsed := now - self._at) >= LOAD_INTERVAL_S:
-            cpu = self._cpu_clock()
-            load = max((cpu - self._cpu) / elapsed, self._machine_load())
-            self._at, self._cpu, self._high = now, cpu, load > self._max_load
-        return self._high
 
 
 class HeldAnswer:
@@ -157,21 +120,22 @@ class AnticipationWork:
         post: Callable[[Fact], None],
         wait_writable: WaitWritable,
         tasks: Tasks,
-        load: LoadGauge,
+        is_busy: Callable[[], bool],
         calls: ServerCalls | None = None,
     ) -> None:
+        """is_busy: whether the server is too busy for work that may turn out not to be needed."""
         self._catalog = catalog
         self._post = post
         self._wait_writable = wait_writable
         self._tasks = tasks
-        self._load = load
+        self._is_busy = is_busy
         self._calls = calls
         self._drafts: dict[TranscriptionKey, _Draft] = {}
         self._held: dict[str, HeldAnswer] = {}  # not adopted yet
 
     def draft(self, effect: DraftTranscript, audio: bytes | None) -> None:
         """Begin a draft. audio: what was fed so far, PCM at 24 kHz; None: it was not kept."""
-        if self._load.high or audio is None:
+        if self._is_busy() or audio is None:
             self._post(AnticipationEnded(effect.draft_id, refused=True))
             return
         key = effect.order.key
@@ -198,7 +162,7 @@ class AnticipationWork:
     def speculate(self, effect: Speculate) -> None:
         """Generate an answer, and hold it."""
         speculation_id = effect.speculation_id
-        if self._load.high:
+        if self._is_busy():
             self._post(AnticipationEnded(speculation_id, refused=True))
             return
         clauses = 1 if effect.speak else 0
@@ -247,10 +211,3 @@ class AnticipationWork:
         await answer(order, cascade, held.post, held.writable, held.gate, calls=self._calls)
         if held.failed and self._held.pop(effect.speculation_id, None) is not None:
             self._post(held.used())
-
-
-def _machine_load() -> float:
-    """The load average of the last minute per processor, 1 at the most; 0 where it is not known."""
-    if not hasattr(os, "getloadavg"):
-        return 0.0
-    return min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -12,7 +12,7 @@ from typing import Protocol, assert_never
 from vivavoce.audio.resample import resample
 from vivavoce.engines.base import Transcript
 from vivavoce.errors import EngineError
-from vivavoce.runtime.anticipation import AnticipationWork, LoadGauge
+from vivavoce.runtime.anticipation import AnticipationWork
 from vivavoce.runtime.catalog import Cascade, ModelCatalog
 from vivavoce.runtime.diarization import SessionSpeakers
 from vivavoce.runtime.echo import EchoCanceller
@@ -147,10 +147,10 @@ class CascadePerformer:
         port: SessionPort,
         group: asyncio.TaskGroup,
         *,
-        load: LoadGauge | None = None,
+        is_busy: Callable[[], bool] = lambda: False,
         gate: SpeakerGate | None = None,
     ) -> None:
-        """load: while it is high, nothing begins early; None: it never is.
+        """is_busy: while it is so, nothing begins early.
 
         gate: the speaker gate, if there is one.
         """
@@ -159,9 +159,8 @@ class CascadePerformer:
         self._port = port
         self._tasks = Tasks(group, port.fail, port.progressed)
         self._calls = ServerCalls(port.run_tool, self._begin_tool)
-        load = load or LoadGauge(float("inf"))
         self._early = AnticipationWork(
-            catalog, port.post, port.writable, self._tasks, load, self._calls
+            catalog, port.post, port.writable, self._tasks, is_busy, self._calls
         )
         self._feeds: dict[TranscriptionKey, AudioFeed] = {}
         self._scorer = TurnScorer(self._cascade, self._tasks, port.post)

@@ -9,7 +9,6 @@ import msgspec
 
 from vivavoce.limits.accounts import Owner
 from vivavoce.protocol.session import RealtimeSession, SessionObject
-from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.drivers import Driver
 from vivavoce.runtime.generation import Post, WaitWritable, say
@@ -60,7 +59,8 @@ class Drivers(msgspec.Struct, frozen=True):
 
     context: DriverContext
     who: str
-    load: LoadGauge
+    is_busy: Callable[[], bool]
+    """Whether the server is too busy for work that may turn out not to be needed."""
     offer: PassedOffer | None = None
     """The media of a call that does not pass through this server, so that no other driver can take
     over."""
@@ -134,6 +134,6 @@ class Drivers(msgspec.Struct, frozen=True):
     def _cascade(self, model: str) -> Driver:
         context = self.context
         performer = partial(
-            CascadePerformer, context.catalog, model, load=self.load, gate=context.gate
+            CascadePerformer, context.catalog, model, is_busy=self.is_busy, gate=context.gate
         )
         return Driver(CascadeBrain, performer, model)

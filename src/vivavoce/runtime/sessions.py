@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -18,11 +19,11 @@ from vivavoce.limits.accounts import Owner
 from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.admission import Admission
-from vivavoce.runtime.anticipation import LoadGauge
 from vivavoce.runtime.catalog import ModelCatalog
 from vivavoce.runtime.drivers import Driver
 from vivavoce.runtime.inventory import Inventory
 from vivavoce.runtime.live_sessions import LiveSession, LiveSessions
+from vivavoce.runtime.load import LoadProbe
 from vivavoce.runtime.moderation import Moderation, Moderator
 from vivavoce.runtime.parts import CallObserver, Observer, Peer, Player
 from vivavoce.runtime.reload import Counted
@@ -63,10 +64,12 @@ class Meter(Observer, Costs, Protocol):
 
     post: Callable[[Fact], None]
     """Passes a fact to the session. Set before enter()."""
-    epoch: int
-    """1 for a new session; it grows each time the session is resumed, which is booked
-    separately."""
-    confirm_claim: Callable[[], Awaitable[None]] | None
+    serving: str
+    """Set before enter(): "" for a new session; another name each time it is resumed, which is
+    booked separately."""
+    former: str
+    """`serving` of the process that had a resumed session before."""
+    confirm_claim: Callable[[], Awaitable[object]] | None
     """Ends the session here if another process has taken its conversation over; called before it
     is ended because a budget is spent. None: no other process can."""
 
@@ -172,9 +175,12 @@ class _OpenSession(msgspec.Struct, frozen=True):
             runner.on_forward = measurements.on_forward
         if self.meter:
             self.meter.post = runner.post
-            ticket = self.ticket
-            self.meter.epoch = ticket.epoch if ticket and ticket.checkpoint else 1
-            self.meter.confirm_claim = ticket.confirm if ticket else None
+            if ticket := self.ticket:
+                self.meter.confirm_claim = partial(
+                    ticket.service.still_served, ticket.key, retries=True
+                )
+                if ticket.checkpoint:
+                    self.meter.serving, self.meter.former = ticket.serving, ticket.former
         if self.moderator:
             self.moderator.post = runner.post
 
@@ -195,11 +201,12 @@ class Sessions:
     ) -> None:
         self._context = Counted(context)
         self._wall_clock = wall_clock
-        self._load = LoadGauge(context.models.turns.anticipation_max_load)
         self._runners: dict[Runner, _OpenSession] = {}
         self._ended_audio = (0, 0)  # samples of input and output, of sessions that have ended
         self.admission: Admission | None = None
         """Measures whether this process is overloaded; None: that is not measured."""
+        self.load = LoadProbe()
+        """Not entered: no load is measured."""
         self.is_cut_off: Callable[[], bool] = lambda: False
         """Whether new sessions are refused because the Redis server of the cluster cannot be
         reached."""
@@ -228,7 +235,6 @@ class Sessions:
     def replace_context(self, context: ServerContext) -> Counted[ServerContext]:
         """Use another context for sessions that begin from now on. Returns the former one."""
         earlier, self._context = self._context, Counted(context)
-        self._load = LoadGauge(context.models.turns.anticipation_max_load)
         return earlier
 
     @property
@@ -245,6 +251,10 @@ class Sessions:
         if self.admission is not None and self.admission.overloaded:
             return "overloaded"
         return "away" if self.is_cut_off() else None
+
+    def _is_busy(self) -> bool:
+        """Whether nothing is to begin early."""
+        return self.load.share > self.context.models.turns.anticipation_max_load
 
     @property
     def draining(self) -> bool:
@@ -310,7 +320,7 @@ class Sessions:
         else:
             settings = self.initial_settings(opening, salt)
         _log_opened(settings, _asked_model(opening))
-        drivers = Drivers(context, opening.who, self._load, offer)
+        drivers = Drivers(context, opening.who, self._is_busy, offer)
         driver = drivers.first(_asked_model(opening))
         opened = _OpenSession(
             self._context,
@@ -397,7 +407,7 @@ class Sessions:
         does."""
         if opening.kind != "realtime":
             return None
-        relay = Drivers(self.context, opening.who, self._load).relay(_asked_model(opening))
+        relay = Drivers(self.context, opening.who, self._is_busy).relay(_asked_model(opening))
         return relay if relay is not None and relay.media == "direct" else None
 
     def new_id(self, size: int) -> str:

@@ -186,15 +186,19 @@ def continued(
 def _ended(saved: SavedEntry) -> SavedEntry | None:
     """An entry that is neither generated nor played any further; None: there is nothing to keep.
 
-    An answer that the server played keeps the words that were played.
+    An answer keeps the words that were played. One that broke off keeps those whose audio was made:
+    a synthesiser may tell the times of words long before.
     """
     item, ledger = saved.item, saved.ledger
     is_open, is_message = item.status == "in_progress", isinstance(item, Message)
     if is_message and ledger and ledger.words and (is_open or ledger.heard is not None):
-        part = OutputAudio(transcript=Ledger.load(ledger).heard_text)
+        answer = Ledger.load(ledger)
+        if answer.heard is None:
+            answer.cut(answer.samples)
+        part = OutputAudio(transcript=answer.heard_text)
         status = "incomplete" if is_open else item.status
         item = msgspec.structs.replace(item, status=status, content=(part,))
-        return SavedEntry(item, saved.words, saved.samples, ledger)
+        return SavedEntry(item, saved.words, saved.samples, answer.save())
     is_of_user = isinstance(item, Message) and item.role == "user"
     return None if is_open and not is_of_user else saved
 

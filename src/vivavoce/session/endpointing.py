@@ -66,7 +66,7 @@ class TurnSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The most tokens of one session for early work that was not used, and for questions about the
     ends of turns. When they are used up, nothing is begun early, and no language model is asked."""
     anticipation_max_load: Share = 0.7
-    """Nothing is begun early while the event loop or the machine is busier than this; 1: no
+    """Nothing is begun early while the event loop or the processors are busier than this; 1: no
     limit."""
 
 

@@ -260,13 +260,17 @@ class Session:
         return self._checkpoints.make(self._brain, expires_in, now, begins_none=begins_none)
 
     def repeat_items(self) -> list[Effect]:
-        """Send all items of the conversation to a client that has lost them."""
+        """Send all items of the conversation to a client that has lost them.
+
+        Of an answer in progress, `done` follows when it is.
+        """
         shared = self._shared
         for entry in shared.conversation:
             previous, item = shared.conversation.previous(entry.item.id), entry.item
             # ids from the counter are only for events that follow from facts
             event_id = f"event_again_{entry.item.id}"
-            for event in (ItemAdded, ItemDone):
+            told = (ItemAdded,) if item.status == "in_progress" else (ItemAdded, ItemDone)
+            for event in told:
                 shared.effects.send(event(event_id=event_id, previous_item_id=previous, item=item))
         return shared.effects.drain()
 

@@ -1,10 +1,9 @@
 """Prometheus metrics of a process, and where their values come from."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Protocol, Self
+from typing import Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -25,7 +24,6 @@ from vivavoce.telemetry.families import (
 from vivavoce.telemetry.metering import Metering
 from vivavoce.telemetry.session_metrics import SessionMetrics
 
-LAG_INTERVAL_S = 0.5
 MAX_MODELS = 64
 """Names of models among the labels; a client of a relay may name its recogniser."""
 KEY_STATES = ("available", "unreachable", "refused", "rate_limited", "quota", "overloaded")
@@ -99,7 +97,7 @@ class MeasuredPool(Protocol):
 
 
 class Metrics:
-    """All metrics of a process: an async context manager, which measures the event loop's lag."""
+    """All metrics of a process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -112,16 +110,6 @@ class Metrics:
         self._pools = PoolCollector()
         self.registry.register(self._pools)
         self.lag = make.histogram("event_loop_lag_seconds", "How late timers fire", _LAG)
-        self._measuring: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._measuring = asyncio.create_task(self._measure_lag())
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        if self._measuring is not None:
-            self._measuring.cancel()
-            await asyncio.wait((self._measuring,))
 
     def watch_sessions(self, sessions: MeasuredSessions) -> None:
         """Read what is known of all sessions, whenever metrics are read."""
@@ -237,13 +225,6 @@ class Metrics:
     def text(self) -> bytes:
         """In the Prometheus text format."""
         return generate_latest(self.registry)
-
-    async def _measure_lag(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            due = clock() + LAG_INTERVAL_S
-            await asyncio.sleep(LAG_INTERVAL_S)
-            self.lag.observe(max(0.0, clock() - due))
 
 
 class PoolCollector:
