@@ -193,7 +193,7 @@ def pcm16(sound: Sound, seed: int = 3) -> bytes:
 
 def cough(random: np.random.Generator) -> Sound:
     """Two bursts of noise below 2 kHz that die away."""
-    burst = _filtered(random.normal(0, 1, int(0.25 * RATE)), 200, 2000)
+    burst = filtered(random.normal(0, 1, int(0.25 * RATE)), 200, 2000)
     burst *= np.exp(-np.arange(len(burst)) / (0.07 * RATE))
     return 3 * VOICE * np.concatenate((burst, np.zeros(int(0.15 * RATE)), burst * 0.7))
 
@@ -206,7 +206,7 @@ def music(random: np.random.Generator) -> Sound:
         tones = (root * ratio * k for ratio in (1, 1.25, 1.5) for k in (1, 2, 3))
         chord = sum(np.sin(2 * np.pi * tone * at) for tone in tones)
         chords.append(chord * np.exp(-at * 3))
-    return _at_level(np.concatenate(chords), 0.5 * VOICE)
+    return at_level(np.concatenate(chords), 0.5 * VOICE)
 
 
 def typing(random: np.random.Generator) -> Sound:
@@ -220,8 +220,8 @@ def typing(random: np.random.Generator) -> Sound:
 
 def breath(random: np.random.Generator) -> Sound:
     """Soft noise between 500 and 4000 Hz, a second long, that swells and fades."""
-    noise = _filtered(random.normal(0, 1, RATE), 500, 4000)
-    return _at_level(noise * np.sin(np.linspace(0, np.pi, RATE)), 0.12 * VOICE)
+    noise = filtered(random.normal(0, 1, RATE), 500, 4000)
+    return at_level(noise * np.sin(np.linspace(0, np.pi, RATE)), 0.12 * VOICE)
 
 
 NOISES: dict[Kind, Callable[[np.random.Generator], Sound]] = {
@@ -236,14 +236,14 @@ def _spoken(kind: Kind, text: str, sound: Sound, question: bytes = b"") -> Scena
     return Scenario(f"{kind}: {text}", kind, pcm16(sound), 0.0, len(sound) / RATE, question)
 
 
-def _filtered(sound: Sound, low: float, high: float) -> Sound:
+def filtered(sound: Sound, low: float, high: float) -> Sound:
     spectrum = np.fft.rfft(sound)
     hertz = np.fft.rfftfreq(len(sound), 1 / RATE)
     spectrum[(hertz < low) | (hertz > high)] = 0
     return np.fft.irfft(spectrum, len(sound))
 
 
-def _at_level(sound: Sound, level: float) -> Sound:
+def at_level(sound: Sound, level: float) -> Sound:
     return sound * (level / max(1e-9, float(np.sqrt(np.mean(np.square(sound))))))
 
 
@@ -278,6 +278,6 @@ async def speaking(talkers: Sequence[str]) -> AsyncIterator[Talk]:
             async with aclosing(pieces):
                 pcm = b"".join([piece.audio async for piece in pieces])
             pcm = resample(pcm, tts.sample_rate, RATE)
-            return _at_level(_trimmed(np.frombuffer(pcm, "<i2") / 32768), VOICE)
+            return at_level(_trimmed(np.frombuffer(pcm, "<i2") / 32768), VOICE)
 
         yield say

@@ -25,7 +25,7 @@ from vivavoce.app import build, metered_context, upstream_holds
 from vivavoce.engines.scripted.engines import ScriptedLLM, ScriptedSTT, ScriptedTTS
 from vivavoce.routes import application, auth_of
 from vivavoce.runtime.catalog import Cascade
-from vivavoce.runtime.resume import StoredSession
+from vivavoce.runtime.checkpoint_queue import StoredSession
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.server import serve_app
 from vivavoce.settings import Settings

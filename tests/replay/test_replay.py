@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from rich.console import Console
@@ -20,13 +21,22 @@ from tests.session.stage import settings as opening
 from vivavoce.errors import RecordingError, SettingsError
 from vivavoce.protocol.client import InputAudioAppend, ItemCreate, ResponseCancel, ResponseCreate
 from vivavoce.protocol.items import InputText, Message
+from vivavoce.protocol.server import SpeechStarted
 from vivavoce.protocol.session import SessionObject
 from vivavoce.replay import ReplayChanges, measures, replayed, replayed_exactly, timeline
 from vivavoce.replay.command import ReplayOptions, read_changes, replay_call
 from vivavoce.replay.regression import write_test
 from vivavoce.session.cascade.brain import CascadeBrain
-from vivavoce.session.effects import RequestFallback
-from vivavoce.session.facts import Disconnected, Received, UpstreamConnected, UpstreamLost
+from vivavoce.session.cascade.turn_detection import WINDOW
+from vivavoce.session.effects import Effect, RequestFallback, Send
+from vivavoce.session.facts import (
+    AudioArrived,
+    Disconnected,
+    Received,
+    UpstreamConnected,
+    UpstreamLost,
+    VadScores,
+)
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.shell import Session, SessionStart
 from vivavoce.telemetry.recorder import RecordedCall, Recorder, RecorderSettings
@@ -99,6 +109,27 @@ def test_call_without_audio_has_the_same_effects_again() -> None:
     assert (found.turns, found.responses, found.interrupted) == (2, 3, 1)
     assert found.seconds > 8
     assert b'"audio":"' not in b"".join(encode_lines(recording))
+
+
+@pytest.mark.parametrize("hissing", [True, False])
+def test_call_without_audio_begins_a_turn_after_the_same_hiss(hissing: bool) -> None:
+    opened = opening()
+    session = Session(opened, MODELS, LIMITS, salt="x", now=0.0)
+    call = Recorder(RecorderSettings()).begin(SessionStart(opened, MODELS, LIMITS, "x", 0.0))
+    call.on(None, session.begin(), 0.0)
+    noise = np.random.default_rng(1).normal(0, 900, 3 * WINDOW).astype("<i2")
+    sound = noise if hissing else np.full(3 * WINDOW, 900, "<i2")
+    pcm = np.concatenate((np.full(9 * WINDOW, 5, "<i2"), sound, sound)).tobytes()
+    effects: list[Effect] = []
+    for number, speech in enumerate([0.02] * 12 + [0.3] * 3):
+        window = pcm[2 * WINDOW * number : 2 * WINDOW * (number + 1)]
+        for fact in (AudioArrived(window), VadScores(WINDOW * number, (speech,))):
+            made = session.handle(fact, 0.032 * number)
+            call.on(fact, made, 0.032 * number)
+            effects += made
+    begun = [e for e in effects if isinstance(e, Send) and isinstance(e.event, SpeechStarted)]
+    assert len(begun) == hissing
+    assert replayed_exactly(kept(call)).mismatch is None
 
 
 def test_simulated_call_goes_the_same_way_where_nothing_is_changed() -> None:

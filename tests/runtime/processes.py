@@ -13,7 +13,7 @@ from vivavoce.limits.prices import PriceTable
 from vivavoce.protocol.server import ErrorEvent, ItemDone
 from vivavoce.protocol.session import ServerVad
 from vivavoce.protocol.wire import Opening
-from vivavoce.runtime.resume import ResumeSettings, Resumption
+from vivavoce.runtime.resume import ResumeSettings, Resumption, Ticket
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import Sessions
 from vivavoce.session.facts import Disconnected
@@ -45,8 +45,10 @@ class Caller:
     """A client, and its session in one of the processes."""
 
     def __init__(self, process: "Process", peer: RecordingPeer, ticket: Any, runner: Any) -> None:
+        self.process = process
         self.peer = peer
-        self.token: str = ticket.token.reveal()
+        self.ticket: Ticket = ticket
+        self.token = self.ticket.token.reveal()
         self.runner: Runner = runner
         self.serving = asyncio.create_task(process.sessions.serve(runner))
 
@@ -100,13 +102,22 @@ class Process:
 
 @asynccontextmanager
 async def process(
-    store: AccountStore, name: str, engines: ScriptedEngines | None = None, **context: Any
+    store: AccountStore,
+    name: str,
+    engines: ScriptedEngines | None = None,
+    *,
+    ahead_s: float = 0.0,
+    **context: Any,
 ) -> AsyncIterator[Process]:
-    """context: fields of the ServerContext."""
+    """context: fields of the ServerContext. ahead_s: of its clock, to that of the store."""
     lines = Line(store), Line(store)
     accounts, conversations = (cast(AccountStore, line) for line in lines)
+
+    def own_clock() -> float:
+        return now() + ahead_s
+
     async with (
-        Resumption(conversations, ResumeSettings(), owner=name, wall_clock=now) as resumption,
+        Resumption(conversations, ResumeSettings(), owner=name, wall_clock=own_clock) as resumption,
         BufferedAccounts(accounts, StoreSettings(), wall_clock=now) as buffered,
         Metering(buffered, PriceTable([]), {}, wall_clock=now) as meter,
     ):

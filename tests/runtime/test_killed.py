@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,8 @@ from tests.runtime.processes import Caller, Process, pass_time, process, until, 
 from tests.runtime.stage import ScriptedEngines, speech
 from tests.store.line import InlineSQLite
 from vivavoce.protocol.items import FunctionTool, Message
-from vivavoce.runtime.resume import ResumeSettings, StoredSession
+from vivavoce.runtime.checkpoint_queue import StoredSession
+from vivavoce.runtime.resume import ResumeSettings
 from vivavoce.runtime.tools import ServerTool, ToolCall
 from vivavoce.session.conversation import SavedEntry
 from vivavoce.session.policy import Policy
@@ -118,7 +120,10 @@ async def begin(phase: Phase, caller: Caller, stock: Stock) -> None:
 def test_process_killed_in_mid_turn_loses_no_stored_item_and_doubles_none(phase: Phase) -> None:
     stock = Stock()
     tool = ServerTool(FunctionTool("stock"), stock, 60.0)
-    context = {"policies": {"default": Policy(tools=("stock",))}, "tools": {"stock": tool}}
+    context: dict[str, Any] = {
+        "policies": {"default": Policy(tools=("stock",))},
+        "tools": {"stock": tool},
+    }
     first = ScriptedEngines(
         stt={"transcripts": [phase.stt]},
         llm={"answers": ["Hello.", phase.llm]},

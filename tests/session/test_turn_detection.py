@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.protocol.session import Eagerness, SemanticVad, ServerVad, TurnDetection
-from vivavoce.session.cascade.turn_detection import WINDOW, Edge, TurnDetector, rise_db
+from vivavoce.session.cascade.turn_detection import (
+    WINDOW,
+    Edge,
+    TurnDetector,
+    hisses,
+    rise_db,
+)
 from vivavoce.session.endpointing import Evidence, SpeakerPauses, TurnSettings, silence_for
 
 MARKS = {None: " ", Edge.STARTED: "[", Edge.STOPPED: "]"}
@@ -253,3 +259,50 @@ def test_rise_is_that_of_the_last_window_above_the_lowest_before_it() -> None:
     assert rise_db(b"\1\0" * 5 + level(-40) + level(-50)) == pytest.approx(-10, abs=0.2)
     assert rise_db(level(-20)) == 0.0
     assert rise_db(b"") == 0.0
+
+
+def hiss(db: float, windows: int = 1) -> bytes:
+    """White noise of that level."""
+    noise = np.random.default_rng(windows).normal(0, 32768 * 10 ** (db / 20), windows * WINDOW)
+    return noise.astype("<i2").tobytes()
+
+
+def voiced(db: float, windows: int = 1) -> bytes:
+    """A tone of 200 Hz."""
+    at = np.arange(windows * WINDOW)
+    wave = np.sin(at * (2 * np.pi * 200 / 24_000)) * 2**0.5 * 32768 * 10 ** (db / 20)
+    return bytes(wave.astype("<i2").data)
+
+
+@pytest.mark.parametrize(
+    ("pcm", "found"),
+    [
+        (hiss(-60, 7) + hiss(-40, 2), True),
+        (hiss(-60, 6) + hiss(-40, 2) + hiss(-60), True),  # "st": the closure before the "t"
+        (hiss(-60, 8) + hiss(-40), False),  # one window: a click
+        (hiss(-60, 7) + hiss(-54, 2), False),  # it hardly rises
+        (hiss(-60, 7) + voiced(-40, 2), False),
+        (hiss(-40, 9), False),  # it has lasted: noise
+        (hiss(-40, 2), False),
+        (b"", False),
+    ],
+)
+def test_hiss_is_a_loud_sound_whose_samples_change_their_sign(pcm: bytes, found: bool) -> None:
+    assert hisses(pcm) is found
+
+
+def test_after_a_hiss_one_window_that_may_be_speech_begins_a_turn() -> None:
+    def edge(speech: float, *, hissed: bool, threshold: float = 0.5) -> Edge | None:
+        detector = TurnDetector(ServerVad(threshold=threshold))
+        assert not detector.goes_on(speech)
+        return detector.feed(0, speech, hissed=hissed)
+
+    assert edge(0.3, hissed=True) is Edge.STARTED
+    assert edge(0.3, hissed=False) is None
+    assert edge(0.7, hissed=True, threshold=0.9) is Edge.STARTED
+
+
+def test_hiss_begins_no_turn_without_a_window_that_may_be_speech() -> None:
+    assert a_detector().feed(0, 0.25, hissed=True) is None
+    assert TurnDetector(ServerVad(threshold=0.9)).feed(0, 0.6, hissed=True) is None
+    assert TurnDetector(ServerVad(threshold=0.0)).feed(0, 0.0, hissed=True) is None

@@ -371,15 +371,30 @@ def session(
 
 def test_claim_finds_what_was_kept_last_and_fences_off_the_owner_before(run: RunStore) -> None:
     async def use(store: AccountStore) -> None:
-        assert await store.claim("k", "b") is None
+        begun = await store.now()
+        nothing = await store.claim("k", "b")
+        assert nothing == SessionClaim(nothing.epoch)
         assert await store.keep([session(b"one"), session(b"other", key="l")]) == [True, True]
         assert await store.keep([session(b"two")]) == [True]
-        assert await store.claim("k", "b") == SessionClaim(2, "a", b"two")
-        late, new = session(b"late"), session(b"new", epoch=2, owner="b")
-        other = session(b"of another process", epoch=2)
+        claim = await store.claim("k", "b")
+        assert claim == SessionClaim(claim.epoch, 1, "a", b"two")
+        late, new = session(b"late"), session(b"new", epoch=claim.epoch, owner="b")
+        other = session(b"of another process", epoch=claim.epoch)
         assert await store.keep([late, new, other]) == [False, True, False]
-        assert await store.claim("k", "c") == SessionClaim(3, "b", b"new")
-        assert await store.claim("l", "c") == SessionClaim(2, "a", b"other")
+        again = await store.claim("k", "c")
+        assert again == SessionClaim(again.epoch, claim.epoch, "b", b"new")
+        assert begun <= nothing.epoch <= claim.epoch < again.epoch <= await store.now() + 2
+        assert (await store.claim("l", "c"))[1:] == (1, "a", b"other")
+
+    run(use)
+
+
+def test_claim_of_an_epoch_that_is_ahead_of_the_clock_is_above_it(run: RunStore) -> None:
+    async def use(store: AccountStore) -> None:
+        ahead = await store.now() + 300_000
+        assert await store.keep([session(b"one", epoch=ahead)]) == [True]
+        assert await store.claim("k", "b") == SessionClaim(ahead + 1, ahead, "a", b"one")
+        assert await store.keep([session(b"late", epoch=ahead)]) == [False]
 
     run(use)
 
@@ -388,7 +403,7 @@ def test_conversation_is_forgotten_when_its_time_is_over(run: RunStore) -> None:
     async def use(store: AccountStore) -> None:
         await store.keep([session(b"one", ttl_s=0.0)])
         async with asyncio.timeout(5):
-            while await store.claim("k", "b"):  # Redis: one millisecond is the least
+            while (await store.claim("k", "b")).value:  # Redis: one millisecond is the least
                 pass
 
     run(use)

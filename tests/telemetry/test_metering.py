@@ -268,16 +268,16 @@ def test_time_of_a_session_that_was_taken_up_again_is_booked_beside_the_first(
     run: RunStage,
 ) -> None:
     async def main(stage: Stage) -> None:
-        for epoch in (1, 2):
+        for serving in ("", "a1"):
             meter = stage.meter()
             stage.sessions = 0  # the same session
-            meter.epoch = epoch
+            meter.serving = serving
             await meter.enter()
             stage.clock.now += 60
             meter.leave()
             await stage.settled()
         rows = [row for row in await stage.all_rows() if row.kind == "session"]
-        assert [row.id for row in rows] == ["sess_1:time0", "sess_1:time0.2"]
+        assert [row.id for row in rows] == ["sess_1:time0", "sess_1:time0.a1"]
         assert [row.used["session_ms"] for row in rows] == [60_000, 60_000]
 
     run(main)
@@ -519,7 +519,7 @@ def test_conversation_that_is_resumed_has_the_place_of_the_process_that_had_it(
         await first.enter()
         stage.sessions -= 1  # the same conversation
         again = stage.meter()
-        again.epoch = 2
+        again.serving = "a1"
         await again.enter()
         first.leave()
         await stage.settled()
@@ -722,7 +722,7 @@ def test_conversation_that_is_taken_up_again_goes_on_while_new_ones_are_refused(
         await accounts.tend()
         accounts._store = Unreachable()
         again = stage.meter()
-        again.epoch = 2
+        again.serving = "a1"
         await again.enter()
         with pytest.raises(StoreError, match="the store cannot be reached"):
             await stage.meter().enter()

@@ -1,8 +1,8 @@
 """Audio in place of that which a recording did not keep: as long, and as loud where it matters.
 
-A turn begins by the scores of windows and by the rise of their level. So the recorder keeps the
-levels of the windows in which speech may begin. What stands for them here has that level and no
-other property of the audio.
+A turn begins by the scores of windows, the rise of their level, and a hiss before them. So the
+recorder keeps the levels of the windows in which speech may begin, negative where the window
+hisses. What stands for them here has that level, hisses or not, and no other property of the audio.
 """
 
 from bisect import bisect_left, bisect_right
@@ -99,9 +99,15 @@ class _InputLevels:
 
 
 def _window(level: float) -> Any:
-    """A window whose root mean square is that: of two amplitudes that lie next to each other."""
+    """A window whose root mean square is that: of two amplitudes that lie next to each other.
+
+    level: if it is negative, the sign changes with each sample.
+    """
+    hissing, level = level < 0, abs(level)
     low = min(int(level), 32766)
     share = (level * level - low * low) / (2 * low + 1)
     window = np.full(WINDOW, low, "<i2")
     window[: round(min(1.0, max(0.0, share)) * WINDOW)] += 1
+    if hissing:
+        window[::2] *= -1
     return window

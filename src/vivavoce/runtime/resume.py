@@ -1,8 +1,10 @@
 """Conversations that outlive their connection, their process and their machine.
 
 Each conversation has a key: the hash of its owner and of a token that its client holds. Checkpoints
-are stored under the key with the epoch of the process that serves the conversation. A claim gets a
-higher epoch, so that earlier processes can store nothing more.
+are stored under the key with the epoch of the process that serves the conversation: the time at
+which it was claimed, by the clock of the store. The store takes no checkpoint of a lower epoch than
+that of the last one or of a claim, so the newest claim wins, and earlier processes can store
+nothing more.
 """
 
 import asyncio
@@ -12,8 +14,8 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from itertools import islice
 from typing import Self
 from weakref import WeakValueDictionary
 
@@ -22,33 +24,28 @@ from msgspec import UNSET, UnsetType
 
 from vivavoce.errors import InvalidRequest, StoreError
 from vivavoce.protocol.server import Resume, SessionCreated
+from vivavoce.runtime.checkpoint_queue import STORE_TIMEOUT_S, CheckpointQueue, decode_stored
 from vivavoce.runtime.places import Locations
 from vivavoce.runtime.resume_request import ResumeRequest, resume_request
 from vivavoce.runtime.runner import Runner
+from vivavoce.runtime.store_clock import StoreClock
 from vivavoce.runtime.tasks import Signal
 from vivavoce.secret import Secret
-from vivavoce.session.checkpoint import CHECKPOINT_VERSION, Checkpoint, continued
+from vivavoce.session.checkpoint import Checkpoint, continued
 from vivavoce.session.limits import Seconds, SecondsOrZero
-from vivavoce.store.base import SessionClaim, SessionSave, SessionStore
+from vivavoce.store.base import SessionClaim, SessionStore
 
 log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 24
+SERVING_BYTES = 4
 TAKEN_OVER_CLOSE = 4003
 """The close code of a connection whose conversation another client has resumed."""
-MAX_SAVES_AT_ONCE = 64
-MAX_UNSAVED = 10_000
-"""Conversations that are waiting for a store that cannot be reached; the oldest are dropped."""
-RETRY_S = 1.0
 RENEWALS = 3
 """How often an open conversation that does not change is stored in the time that it is kept."""
 MIN_RENEW_S = 1.0
-CLAIM_TIMEOUT_S = 3.0
 END_TIMEOUT_S = 2.0
 """For the end of a session whose conversation another client of this process takes over."""
-CLOSE_TIMEOUT_S = 5.0
-"""The time at shutdown for checkpoints that are not stored yet."""
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class ResumeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,12 +67,6 @@ class ResumeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     back."""
 
 
-class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation in the store."""
-
-    checkpoint: Checkpoint
-
-
 @dataclass(eq=False, slots=True)
 class Ticket:
     """Entitles one client to one conversation. It is the keeper of the session."""
@@ -85,6 +76,10 @@ class Ticket:
     key: str
     token: Secret
     epoch: int = 1
+    serving: str = ""
+    """Tells this session from others of the same conversation; "" for the first one."""
+    former: str = ""
+    """`serving` of the session before, where there was one."""
     checkpoint: Checkpoint | None = None
     """The conversation that continues; None: a new one begins."""
     runner: Runner | None = None
@@ -112,20 +107,24 @@ class Ticket:
     async def wait_kept(self) -> None:
         await self.service.wait_kept(self)
 
-    async def confirm(self) -> None:
-        """End the session if another process has claimed its conversation meanwhile.
+    def follow(self, former: str) -> None:
+        """The session continues a conversation. former: `serving` of the session before."""
+        self.serving, self.former = secrets.token_hex(SERVING_BYTES), former
 
-        That shows when a checkpoint is stored; if the store cannot be reached, return after
-        CLAIM_TIMEOUT_S.
-        """
-        if self.runner is not None:
-            self.keep(self.runner.checkpoint())
-            await self.wait_kept()
+    def supersede(self) -> None:
+        """End the session, because its conversation continues elsewhere."""
+        if not self.superseded:
+            self.superseded = True
+            if self.runner is not None:
+                self.runner.give_way(
+                    TAKEN_OVER_CLOSE,
+                    "session_taken_over",
+                    "Another client has resumed this conversation.",
+                )
 
 
 class Resumption:
-    """The tickets of a process, and the task that stores its checkpoints: an async context
-    manager."""
+    """The tickets of a process: an async context manager."""
 
     def __init__(
         self,
@@ -148,51 +147,38 @@ class Resumption:
         self._locations = locations
         self._wall_clock = wall_clock
         self._served: dict[str, Ticket] = {}
-        self._unsaved: dict[str, tuple[Ticket, Checkpoint]] = {}
-        self._storing: dict[str, str] = {}  # key and session of each checkpoint being stored
+        self._checkpoints = CheckpointQueue(store, owner, settings.keep_seconds)
+        self._clock = StoreClock(store, wall_clock)
         self._loading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._more = Signal()
-        self._stored = Signal()
         self._ended = Signal()
-        self._failing = False
-        self._ending = False
-        self._writing: asyncio.Task[None] | None = None
-        self._renewing: asyncio.Task[None] | None = None
+        self._tasks = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._writing = asyncio.create_task(self._write())
-        self._renewing = asyncio.create_task(self._renew())
+        await self._tasks.enter_async_context(self._clock)
+        await self._tasks.enter_async_context(self._checkpoints)
+        renewing = asyncio.create_task(self._renew())
+        self._tasks.push_async_callback(asyncio.wait, (renewing,))
+        self._tasks.callback(renewing.cancel)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        assert self._writing
-        assert self._renewing
-        self._renewing.cancel()
-        await asyncio.wait((self._renewing,))
-        self._ending = True
-        self._more.set()
-        await asyncio.wait((self._writing,), timeout=CLOSE_TIMEOUT_S)
-        if self._unsaved:
-            log.warning("%d conversations were not stored", len(self._unsaved))
-        self._writing.cancel()
-        await asyncio.wait((self._writing,))
+        await self._tasks.aclose()
 
     @property
     def idle(self) -> bool:
         """Whether all checkpoints are stored."""
-        return not (self._unsaved or self._storing)
+        return self._checkpoints.idle
 
     def has_unsaved(self, session_id: str) -> bool:
         """Whether the store may not have the end of a session that has ended here."""
-        unsaved = (checkpoint.session.id for _, checkpoint in self._unsaved.values())
-        return session_id in self._storing.values() or session_id in unsaved
+        return self._checkpoints.has_session(session_id)
 
     async def wait_saved(self, session_id: str) -> bool:
         """Wait until the store has the end of a session that has ended here.
 
         False: it takes too long.
         """
-        return await self._wait_while(lambda: self.has_unsaved(session_id))
+        return await self._checkpoints.wait_while(lambda: self.has_unsaved(session_id))
 
     def ticket(self, query: Mapping[str, str], who: str) -> Ticket:
         """A ticket for a client. Raises InvalidRequest. who: the name of its key."""
@@ -205,17 +191,28 @@ class Resumption:
         ticket = self._served.get(key)
         return None if ticket is None or ticket.superseded else ticket
 
-    async def still_served(self, key: str) -> Ticket | None:
+    async def still_served(self, key: str, *, retries: bool = False) -> Ticket | None:
         """As served(), after the store was asked whether another process has claimed it meanwhile.
 
         If one has, the session here ends: the store takes no checkpoint of an older claim. While
-        the store cannot be reached, this process is assumed to have the only claim.
+        the store cannot be reached, this process is assumed to have the only claim: at once,
+        because a client waits; or, with `retries`, after STORE_TIMEOUT_S of further attempts.
         """
-        served = self.served(key)
+        served, queue = self.served(key), self._checkpoints
         if served is not None and served.runner is not None:
             self.keep(served, served.runner.checkpoint())
-            await self._wait_while(lambda: not self._failing and self._is_due(served))
+            await queue.wait_while(lambda: queue.is_due(key) and (retries or not queue.failing))
         return self.served(key)
+
+    def claim_again(self, key: str) -> None:
+        """The client of an open session has come back to it, after still_served().
+
+        That is the newest claim. The store learns it with the next checkpoint, because a process
+        that is cut off may have made one meanwhile that the store does not know.
+        """
+        served = self.served(key)
+        if served is not None:
+            served.epoch = self._clock.epoch(above=served.epoch)
 
     async def load(self, ticket: Ticket) -> None:
         """Find the conversation of a ticket, and claim it: begin() must follow without a wait.
@@ -240,6 +237,7 @@ class Resumption:
             expires_in = found.session.expires_at - self._wall_clock()
             if expires_in <= 0:
                 return
+            self.keep(ticket, found)  # for a while again, whatever becomes of its session
             if here is None and self._locations is not None:
                 await self._locations.note(found.session.id, expires_in)
         finish = ticket.request.finish
@@ -254,12 +252,12 @@ class Resumption:
         """Another process has claimed a conversation: end it here, if its epoch here is lower."""
         ticket = self._served.get(key)
         if ticket is not None and ticket.epoch < epoch:
-            supersede(ticket)
+            ticket.supersede()
 
     def begin(self, ticket: Ticket, runner: Runner) -> None:
         """The session of this ticket begins."""
         if (other := self._served.get(ticket.key)) is not None:
-            supersede(other)
+            other.supersede()
         ticket.runner = runner
         if ticket.checkpoint is not None:
             ticket.kept_at = self._now
@@ -284,32 +282,13 @@ class Resumption:
 
     def keep(self, ticket: Ticket, checkpoint: Checkpoint) -> None:
         """Store a checkpoint as soon as the store takes it. Never waits."""
-        if ticket.superseded:
-            return
-        ticket.kept_at = self._now
-        self._unsaved[ticket.key] = (ticket, checkpoint)
-        if len(self._unsaved) > MAX_UNSAVED:
-            del self._unsaved[next(iter(self._unsaved))]
-        self._more.set()
+        if not ticket.superseded:
+            ticket.kept_at = self._now
+            self._checkpoints.add(ticket, checkpoint)
 
     async def wait_kept(self, ticket: Ticket) -> None:
-        """Wait until the checkpoints of a ticket are stored, at most CLAIM_TIMEOUT_S."""
-        await self._wait_while(lambda: self._is_due(ticket))
-
-    async def _wait_while(self, waits: Callable[[], bool]) -> bool:
-        """Look again after each attempt to store; False: it takes more than CLAIM_TIMEOUT_S."""
-        try:
-            async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                while waits():
-                    self._stored.clear()
-                    await self._stored.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    def _is_due(self, ticket: Ticket) -> bool:
-        """Whether the store has not taken the last checkpoint yet."""
-        return ticket.key in self._unsaved or ticket.key in self._storing
+        """Wait until the checkpoints of a ticket are stored, at most STORE_TIMEOUT_S."""
+        await self._checkpoints.wait_while(lambda: self._checkpoints.is_due(ticket.key))
 
     def serves(self, token: str) -> bool:
         """Whether this process serves a conversation with that token, whoever owns it."""
@@ -318,8 +297,9 @@ class Resumption:
     async def _take_served(self, ticket: Ticket, runner: Runner, other: Ticket) -> Checkpoint:
         """From a session of this process, which ends and gives back what it has reserved."""
         checkpoint = runner.checkpoint()
-        ticket.epoch = other.epoch + 1
-        supersede(other)
+        ticket.epoch = self._clock.epoch(above=other.epoch)
+        ticket.follow(other.serving)
+        other.supersede()
         self.keep(ticket, checkpoint)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_TIMEOUT_S):
@@ -332,43 +312,51 @@ class Resumption:
         """From the store, or from what waits for it here."""
         await self._wait_stored(ticket.key)
         # for a session that has just ended here: nothing is stored for it during a claim
-        unsaved = self._unsaved.pop(ticket.key, None)
-        epoch = 0
-        if unsaved is not None:  # above the claim that another process may have made
-            ticket.epoch, epoch = unsaved[0].epoch + 2, unsaved[0].epoch
+        unsaved = self._checkpoints.take(ticket.key)
+        epoch = 0 if unsaved is None else unsaved.claim.epoch
         try:
             claim = await self._claim(ticket)
         except BaseException:
-            if unsaved is not None:
-                self.keep(ticket, unsaved[1])
+            if unsaved is not None:  # the store may have done the claim
+                ticket.epoch = self._clock.epoch(above=epoch)
+                self.keep(ticket, unsaved.checkpoint)
             raise
         if claim is None:
-            found = unsaved[1] if unsaved is not None else None
+            ticket.epoch = self._clock.epoch(above=epoch)
         else:
             ticket.epoch = max(claim.epoch, epoch + 1)
-            stored = claim.epoch - 1
-            newer = epoch > stored or (epoch == stored and claim.owner == self._owner)
-            found = unsaved[1] if unsaved is not None and newer else _decoded(claim.value)
-        if unsaved is not None and found is unsaved[1]:
-            self.keep(ticket, found)  # whatever becomes of the session that begins with it
-        if claim is not None and self.on_claim is not None and claim.owner != self._owner:
+        found: Checkpoint | None = None
+        if unsaved is not None and (claim is None or self._is_newer(epoch, claim)):
+            found = unsaved.checkpoint
+            ticket.follow(unsaved.claim.serving)
+            self.keep(ticket, unsaved.checkpoint)
+        elif claim is not None and (stored := decode_stored(claim.value)) is not None:
+            found = stored.checkpoint
+            ticket.follow(stored.serving)
+        if claim is not None and self.on_claim is not None and claim.owner not in ("", self._owner):
             await self.on_claim(claim.owner, ticket.key, ticket.epoch)
         return found
 
+    def _is_newer(self, epoch: int, claim: SessionClaim) -> bool:
+        """Whether a checkpoint of this process is newer than what was stored before a claim."""
+        stored = claim.former_epoch
+        return epoch > stored or (epoch == stored and claim.owner == self._owner)
+
     async def _wait_stored(self, key: str) -> None:
         """Wait while a checkpoint is being stored, because a claim would miss it."""
-        if not await self._wait_while(lambda: key in self._storing):
+        if not await self._checkpoints.wait_while(lambda: self._checkpoints.is_storing(key)):
             log.warning("a conversation is resumed without its end: the store is too slow")
 
     async def _claim(self, ticket: Ticket) -> SessionClaim | None:
-        """None: there is none, or the store cannot say. Then the epoch of the ticket is above that
-        of all that was stored before: what begins now is kept, and not what is older."""
+        """None: the store does not answer.
+
+        What begins now is kept, and not what is older.
+        """
         try:
-            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+            async with asyncio.timeout(STORE_TIMEOUT_S):
                 return await self._store.claim(ticket.key, self._owner)
         except (StoreError, TimeoutError) as exc:
             log.warning("a conversation cannot be claimed: %s", exc or "the store is too slow")
-            ticket.epoch = max(ticket.epoch, int(self._wall_clock()))
             return None
 
     @property
@@ -386,57 +374,6 @@ class Resumption:
                     self.keep(ticket, ticket.runner.checkpoint())
                     await asyncio.sleep(0)  # making a long one takes a while
 
-    async def _write(self) -> None:
-        while not self._ending:
-            await self._more.wait()
-            self._more.clear()
-            while self._unsaved:
-                due = islice(self._unsaved.items(), MAX_SAVES_AT_ONCE)
-                self._storing = {key: checkpoint.session.id for key, (_, checkpoint) in due}
-                try:
-                    stored = await self._write_some()
-                finally:
-                    self._storing = {}
-                    self._stored.set()
-                if not stored:
-                    await asyncio.sleep(RETRY_S)
-
-    async def _write_some(self) -> bool:
-        """Store the checkpoints that are due.
-
-        False: the store cannot be reached, and they are still due.
-        """
-        taken = [self._unsaved.pop(key) for key in self._storing]
-        saves = []
-        for ticket, checkpoint in taken:
-            if (save := self._save(ticket, checkpoint)) is not None:
-                saves.append((ticket, checkpoint, save))
-            await asyncio.sleep(0)  # encoding a long one takes a millisecond
-        try:
-            kept = await self._store.keep([save for _, _, save in saves])
-        except StoreError as exc:
-            if not self._failing:
-                log.warning("conversations are not stored: %s", exc)
-            self._failing = True
-            for ticket, checkpoint, _ in saves:
-                self._unsaved.setdefault(ticket.key, (ticket, checkpoint))
-            return False
-        self._failing = False
-        for (ticket, _, _), done in zip(saves, kept, strict=True):
-            if not done:
-                supersede(ticket)
-        return True
-
-    def _save(self, ticket: Ticket, checkpoint: Checkpoint) -> SessionSave | None:
-        """None: a bug, which must not keep the others from being stored."""
-        try:
-            value = _encode(StoredSession(checkpoint=checkpoint))
-        except Exception:
-            log.exception("%s cannot be stored", checkpoint.session.id)
-            return None
-        ttl_s = max(0.0, min(self.settings.keep_seconds, checkpoint.expires_in))
-        return SessionSave(ticket.key, ticket.epoch, self._owner, value, ttl_s)
-
 
 def _check_named(ticket: Ticket, session_id: str) -> None:
     """Raises InvalidRequest where a client names another session than that of its token."""
@@ -446,28 +383,6 @@ def _check_named(ticket: Ticket, session_id: str) -> None:
             code="resume_token_mismatch",
             param="session_id",
         )
-
-
-def _decoded(value: bytes) -> Checkpoint | None:
-    """A stored conversation; None: this version cannot read it."""
-    try:
-        checkpoint = msgspec.msgpack.decode(value, type=StoredSession).checkpoint
-    except msgspec.MsgspecError as exc:
-        log.warning("a stored conversation cannot be read: %s", exc)
-        return None
-    return checkpoint if checkpoint.version == CHECKPOINT_VERSION else None
-
-
-def supersede(ticket: Ticket) -> None:
-    """End the session of a ticket, because its conversation continues elsewhere."""
-    if not ticket.superseded:
-        ticket.superseded = True
-        if ticket.runner is not None:
-            ticket.runner.give_way(
-                TAKEN_OVER_CLOSE,
-                "session_taken_over",
-                "Another client has resumed this conversation.",
-            )
 
 
 def _key(who: str, token: Secret) -> str:

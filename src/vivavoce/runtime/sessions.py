@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -63,10 +64,12 @@ class Meter(Observer, Costs, Protocol):
 
     post: Callable[[Fact], None]
     """Passes a fact to the session. Set before enter()."""
-    epoch: int
-    """1 for a new session; it grows each time the session is resumed, which is booked
-    separately."""
-    confirm_claim: Callable[[], Awaitable[None]] | None
+    serving: str
+    """Set before enter(): "" for a new session; another name each time it is resumed, which is
+    booked separately."""
+    former: str
+    """`serving` of the process that had a resumed session before."""
+    confirm_claim: Callable[[], Awaitable[object]] | None
     """Ends the session here if another process has taken its conversation over; called before it
     is ended because a budget is spent. None: no other process can."""
 
@@ -172,9 +175,12 @@ class _OpenSession(msgspec.Struct, frozen=True):
             runner.on_forward = measurements.on_forward
         if self.meter:
             self.meter.post = runner.post
-            ticket = self.ticket
-            self.meter.epoch = ticket.epoch if ticket and ticket.checkpoint else 1
-            self.meter.confirm_claim = ticket.confirm if ticket else None
+            if ticket := self.ticket:
+                self.meter.confirm_claim = partial(
+                    ticket.service.still_served, ticket.key, retries=True
+                )
+                if ticket.checkpoint:
+                    self.meter.serving, self.meter.former = ticket.serving, ticket.former
         if self.moderator:
             self.moderator.post = runner.post
 

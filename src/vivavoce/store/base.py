@@ -72,7 +72,7 @@ class SessionSave(NamedTuple):
 
     key: str
     epoch: int
-    """The epoch of the claim under which the process serves it; the first is 1."""
+    """The epoch of the claim under which the process serves it; 1: it has not been claimed."""
     owner: str
     """The process."""
     value: bytes
@@ -83,17 +83,31 @@ class SessionClaim(NamedTuple):
     """The result of claim()."""
 
     epoch: int
-    """The epoch under which the conversation is served from now on."""
-    owner: str
-    """The process that served it before."""
-    value: bytes
+    """The epoch under which the conversation is served from now on: the time of the claim, or one
+    more than the former epoch if that is higher."""
+    former_epoch: int = 0
+    """0: nothing is stored."""
+    owner: str = ""
+    """The process that served it before; "": nothing is stored, or a process without a name."""
+    value: bytes | None = None
+    """What was stored last."""
 
 
 class SessionStore(Store, Protocol):
-    """Conversations by key, each with one owner. A claim invalidates all earlier ones."""
+    """Conversations by key, each with one owner. A claim invalidates all earlier ones.
 
-    async def claim(self, key: str, owner: str) -> SessionClaim | None:
-        """Claim a conversation, and return what was stored last; None: there is none."""
+    Claims are ordered by the clock of the store, because those of nodes differ.
+    """
+
+    async def now(self) -> int:
+        """The time by that clock, in ms since 1970."""
+        ...
+
+    async def claim(self, key: str, owner: str) -> SessionClaim:
+        """Claim a conversation, and return what was stored last.
+
+        If nothing is stored, nothing is changed.
+        """
         ...
 
     async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:

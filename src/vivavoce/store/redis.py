@@ -106,13 +106,21 @@ for _, id in ipairs(ids) do
 end
 return #ids
 """
+NOW = """
+local p = KEYS[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+"""The beginning of scripts that need the time of the Redis server, in ms since 1970."""
 _CLAIM = """
 local key = p .. 'session:' .. ARGV[1]
-local found = redis.call('HMGET', key, 'owner', 'value')
-if not found[2] then return nil end
-local epoch = redis.call('HINCRBY', key, 'epoch', 1)
-redis.call('HSET', key, 'owner', ARGV[2])
-return {epoch, found[1], found[2]}
+local found = redis.call('HMGET', key, 'epoch', 'owner', 'value')
+local former = tonumber(found[1] or '0')
+local epoch = math.max(former + 1, now)
+if found[3] then
+  redis.call('HSET', key, 'epoch', string.format('%d', epoch), 'owner', ARGV[2])
+end
+return {epoch, former, found[2] or '', found[3]}
 """
 _KEEP = """
 local key = p .. 'session:' .. ARGV[1]
@@ -151,7 +159,7 @@ class RedisStore:
         self._settle = script(_FUNCTIONS + _SETTLE)
         self._release = script(_FUNCTIONS + _RELEASE)
         self._reap = script(_FUNCTIONS + _REAP)
-        self._claim = script("local p = KEYS[1]" + _CLAIM)
+        self._claim = script(NOW + _CLAIM)
         self._keep = script("local p = KEYS[1]" + _KEEP)
 
     async def __aenter__(self) -> Self:
@@ -178,9 +186,14 @@ class RedisStore:
     async def delete(self, key: str) -> None:
         await self._call(self._redis.delete(self._key("kept", key)))
 
-    async def claim(self, key: str, owner: str) -> SessionClaim | None:
+    async def now(self) -> int:
+        seconds, microseconds = await self._call(self._redis.time())
+        return cast(int, seconds * 1000 + microseconds // 1000)
+
+    async def claim(self, key: str, owner: str) -> SessionClaim:
         found = await self._call(self._claim(keys=[self._prefix], args=[key, owner]))
-        return None if found is None else SessionClaim(found[0], found[1].decode(), found[2])
+        epoch, former_epoch, former_owner, value = found
+        return SessionClaim(epoch, former_epoch, former_owner.decode(), value)
 
     async def keep(self, saves: Sequence[SessionSave]) -> list[bool]:
         async with self._redis.pipeline(transaction=False) as pipe:

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from vivavoce.errors import StoreError
 from vivavoce.secret import Secret
 from vivavoce.store.cluster import ControlMessage, ProcessLease
-from vivavoce.store.redis import PREFIX
+from vivavoce.store.redis import NOW, PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +27,6 @@ TIMEOUT_S = 2.0
 LISTEN_S = 5.0
 """A subscriber that has received nothing for this long checks whether the server answers."""
 
-_NOW = """
-local p = KEYS[1]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-"""
 _RENEW = """
 redis.call('ZADD', p .. 'nodes', now + ARGV[2], ARGV[1])
 redis.call('HSET', p .. 'node', ARGV[1], ARGV[3])
@@ -70,8 +65,8 @@ class RedisCluster:
             retry=Retry(NoBackoff(), 1),  # an idle connection may have been closed
         )
         self._prefix = prefix
-        self._renew = self._redis.register_script(_NOW + _RENEW)
-        self._leases = self._redis.register_script(_NOW + _LEASES)
+        self._renew = self._redis.register_script(NOW + _RENEW)
+        self._leases = self._redis.register_script(NOW + _LEASES)
         self._first = self._redis.register_script(_FIRST)
 
     async def __aenter__(self) -> Self:

@@ -117,20 +117,22 @@ class SQLiteStore:
     async def delete(self, key: str) -> None:
         await self._write(lambda db: db.execute("DELETE FROM kept WHERE key = ?", (key,)))
 
-    async def claim(self, key: str, owner: str) -> SessionClaim | None:
-        now = self._wall_clock()
+    async def now(self) -> int:
+        return int(self._wall_clock() * 1000)
 
-        def work(db: sqlite3.Connection) -> SessionClaim | None:
+    async def claim(self, key: str, owner: str) -> SessionClaim:
+        def work(db: sqlite3.Connection) -> SessionClaim:
+            now = self._wall_clock()
             found = db.execute(
                 "SELECT epoch, owner, value FROM sessions WHERE key = ? AND expires > ?", (key, now)
             ).fetchone()
             if found is None:
-                return None
-            epoch = found[0] + 1
+                return SessionClaim(int(now * 1000))
+            epoch = max(found[0] + 1, int(now * 1000))
             db.execute(
                 "UPDATE sessions SET epoch = ?, owner = ? WHERE key = ?", (epoch, owner, key)
             )
-            return SessionClaim(epoch, *found[1:])
+            return SessionClaim(epoch, *found)
 
         return await self._write(work)
 

@@ -24,7 +24,14 @@ from vivavoce.protocol.items import FunctionTool
 from vivavoce.protocol.server import ItemRetrieved, OutputAudioDelta
 from vivavoce.protocol.session import SessionObject
 from vivavoce.protocol.upstream import read_upstream
-from vivavoce.session.cascade.turn_detection import MIN_RISING, RISE_WINDOWS, WINDOW
+from vivavoce.session.cascade.turn_detection import (
+    MIN_CROSSINGS,
+    MIN_RISING,
+    RISE_WINDOWS,
+    RISING,
+    WINDOW,
+    crossings,
+)
 from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.session.effects import (
     AddEchoReference,
@@ -190,7 +197,10 @@ _RAW_SIZE = re.compile(r'"(audio|delta)"(\s*:\s*)"\((\d+) bytes\)"')
 
 
 class OnsetLevels:
-    """The levels of the windows in which speech may begin, for a replay without the audio."""
+    """The levels of the windows in which speech may begin, for a replay without the audio.
+
+    The level of a window that hisses is negative.
+    """
 
     def __init__(self) -> None:
         self._chunks: list[RunVad] = []
@@ -213,10 +223,11 @@ class OnsetLevels:
         """The levels that belong to an entry; none where nobody begins to speak."""
         if (first := scores.at - RISE_WINDOWS * WINDOW) > self._needed:
             self._needed = first
-        if max(scores.speech, default=0.0) < MIN_RISING:
+        speech = max(scores.speech, default=0.0)
+        if speech <= RISING:
             self._loud = 0
             return []
-        self._loud += 1
+        self._loud += speech >= MIN_RISING
         if self._loud > ONSET_SCORES:
             return []
         first, last = self._needed, scores.at + len(scores.speech) * WINDOW
@@ -225,6 +236,7 @@ class OnsetLevels:
             if chunk.at + len(chunk.audio) // BYTES_PER_SAMPLE > first and chunk.at < last:
                 windows = np.frombuffer(chunk.audio, "<i2").reshape(-1, WINDOW).astype(np.float32)
                 levels = np.sqrt(np.vecdot(windows, windows) / WINDOW)
+                levels[crossings(windows) >= MIN_CROSSINGS] *= -1
                 found.append((chunk.at, [round(level, 2) for level in levels.tolist()]))
                 self._needed = chunk.at + len(windows) * WINDOW
         return found

@@ -198,11 +198,11 @@ class SessionTime:
         self._held: Held | None = None  # of the present window
         self._ends_at = 0.0  # of the present window
         self._rows = 0
-        self._epoch = 1
+        self._serving = ""
 
-    async def begin(self, epoch: int = 1) -> None:
-        """epoch: how often the session was taken up. Raises QuotaExceeded, and StoreError."""
-        self._epoch = epoch
+    async def begin(self, serving: str = "") -> None:
+        """serving: see Meter.serving. Raises QuotaExceeded, and StoreError."""
+        self._serving = serving
         await self._go_on(self._account.now)
 
     async def serve_with(self, model: str, at: float) -> None:
@@ -271,4 +271,4 @@ class SessionTime:
     @property
     def _id(self) -> str:
         name = f"time{self._rows}"
-        return name if self._epoch == 1 else f"{name}.{self._epoch}"
+        return f"{name}.{self._serving}" if self._serving else name

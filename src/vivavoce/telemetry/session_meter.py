@@ -61,8 +61,8 @@ class SessionMeter:
 
     def __init__(self, service: Metering, settings: SessionObject, who: str) -> None:
         self.post: Callable[[Fact], None] = lambda _: None
-        self.epoch = 1
-        self.confirm_claim: Callable[[], Awaitable[None]] | None = None
+        self.serving = self.former = ""
+        self.confirm_claim: Callable[[], Awaitable[object]] | None = None
         self._service = service
         self._account = SessionAccount(service, settings.id, _model_of(settings), who)
         self._responses = ResponseReservations(self._account, _max_output(settings))
@@ -105,15 +105,15 @@ class SessionMeter:
         relayed = account.rater.tariff(account.model).mode == "relay"
         self._responses.needed = relayed or account.has_unit("usd", "tokens")
         record = service.directory.keys.get(self.owner.key)
-        account.opens = self.epoch == 1  # a session that is resumed may continue
+        account.opens = not self.serving  # a session that is resumed may continue
         try:
             if record is not None and record.max_sessions:
                 seat = Charge(f"sessions:{record.name}", AT_ONCE, 1, record.max_sessions)
-                self._seat = f"seat_{account.session}_{self.epoch}"
-                before = f"seat_{account.session}_{self.epoch - 1}" if self.epoch > 1 else ""
+                self._seat = _seat_of(account.session, self.serving)
+                before = _seat_of(account.session, self.former) if self.serving else ""
                 await service.take_seat(self._seat, seat, before)
             await self._responses.hold_next()
-            await self._time.begin(self.epoch)
+            await self._time.begin(self.serving)
         except BaseException:
             self.leave()
             raise
@@ -228,6 +228,11 @@ class SessionMeter:
         except StoreError as exc:
             log.warning("%s ends: %s", self._account.session, exc)
             self.end_access(STORE_LOST)
+
+
+def _seat_of(session: str, serving: str) -> str:
+    """The id of the place of a session that one process serves: see Meter.serving."""
+    return f"seat_{session}_{serving}" if serving else f"seat_{session}"
 
 
 def _model_of(settings: SessionObject) -> str:

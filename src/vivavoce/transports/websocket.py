@@ -243,6 +243,7 @@ class WebSocketEndpoint:
         created = ticket.service.announced(ticket, created, resumed=True)
         if not link.attach(connection.queue, created, ticket.request.last_event_id):
             return None
+        ticket.service.claim_again(ticket.key)
         if ticket.request.items:
             served.runner.repeat_items()
         log.info("%s: its client is connected again", settings.id)

@@ -33,9 +33,11 @@ from vivavoce.session.cascade.turn_detection import (
     MIN_RISING,
     ONSET_WINDOWS,
     RISE_WINDOWS,
+    RISING,
     WINDOW,
     Edge,
     TurnDetector,
+    hisses,
     rise_db,
 )
 from vivavoce.session.cascade.turn_scoring import TurnScoring
@@ -226,7 +228,9 @@ class InputTurns:
             return None
         self._scored = at + WINDOW
         silence = self._detector.silence
-        edge = self._detector.feed(at, fact.speech[n], self._rise(at, fact.speech[n]))
+        speech = fact.speech[n]
+        hissed = self._hissed(at, speech)
+        edge = self._detector.feed(at, speech, self._rise(at, speech), hissed=hissed)
         if silence and not self._detector.silence and edge is None:
             self.scoring.resume(silence)
         if self._detector.speaking and not self._detector.silence:
@@ -277,6 +281,13 @@ class InputTurns:
         if self._detector.speaking or speech < MIN_RISING:
             return 0.0
         return rise_db(self._buffer.read(at - RISE_WINDOWS * WINDOW, at + WINDOW))
+
+    def _hissed(self, at: int, speech: float) -> bool:
+        """Whether there was an "s" before a window, where that is used."""
+        assert self._detector
+        if self._detector.speaking or speech <= RISING:
+            return False
+        return hisses(self._buffer.read(at - RISE_WINDOWS * WINDOW, at))
 
     def turn_scored(self, fact: TurnScored) -> Edge | None:
         """Take the likelihood that the turn is finished."""

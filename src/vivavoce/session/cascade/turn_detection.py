@@ -4,19 +4,23 @@ The same recording gives the same edges at whatever speed it comes. A turn begin
 in a row at or above the threshold, so that a click is not a turn. The network is late on soft
 onsets, so evidence is summed, too: of each window how far its probability is above or below RISING,
 and, where it may be speech, how far its level is above that of the windows before it. The sum is
-multiplied by EVIDENCE_KEPT for each window, and begins a turn when it reaches 1. A turn ends when
-the windows have stayed below the threshold less 0.15 (the hysteresis that Silero's authors use) for
-long enough.
+multiplied by EVIDENCE_KEPT for each window, and begins a turn when it reaches 1. The network takes
+an "s" or "sh" for noise, so after such a sound one window from RISING on begins a turn. A turn ends
+when the windows have stayed below the threshold less 0.15 (the hysteresis that Silero's authors
+use) for long enough.
 """
 
 from enum import Enum
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vivavoce.audio.formats import to_samples
 from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
 from vivavoce.session.endpointing import PAUSE_RULES
+
+Samples: TypeAlias = NDArray[np.float32]
 
 WINDOW = 768  # samples at 24 kHz: 32 ms, the window of Silero
 ONSET_WINDOWS = 2
@@ -33,6 +37,9 @@ MAX_FALL = 0.6  # subtracted from the evidence for each window
 EVIDENCE_KEPT = 0.6
 # windows before the one measured; the rise is counted from the lowest level among them
 RISE_WINDOWS = 9
+# a window hisses if this share of its samples differs in sign from the one before
+MIN_CROSSINGS = 0.35
+HISS_WINDOWS, MIN_HISSING = 3, 2  # of the windows before so many are looked at, and so many hiss
 MIN_LEVEL = 10 ** (-66 / 20) * 32768  # root mean square below which audio is silence
 FLOOR = 0.01
 PAUSE = to_samples(160)  # length of a silence after which the words and the sound are scored
@@ -95,10 +102,16 @@ class TurnDetector:
             self._use(settings)
             self._needed = self._default_silence()
 
-    def feed(self, at: int, speech: float, rise: float = 0.0) -> Edge | None:
-        """Take the window that begins at `at`. rise: see rise_db(); it counts outside a turn."""
+    def feed(
+        self, at: int, speech: float, rise: float = 0.0, *, hissed: bool = False
+    ) -> Edge | None:
+        """Take the window that begins at `at`.
+
+        rise, hissed: of the audio up to its end, and before it; see rise_db() and hisses(). They
+        count outside a turn.
+        """
         if not self.speaking:
-            return self._wait_for_onset(at, speech, rise)
+            return self._wait_for_onset(at, speech, rise, hissed=hissed)
         if speech >= self._going_on:
             self.silence = 0
             self._needed = self._default_silence()
@@ -144,8 +157,10 @@ class TurnDetector:
         self._evidence = 0.0
         self._needed = self._default_silence()
 
-    def _wait_for_onset(self, at: int, speech: float, rise: float) -> Edge | None:
-        sure = self._add_evidence(at, speech, rise)
+    def _wait_for_onset(self, at: int, speech: float, rise: float, *, hissed: bool) -> Edge | None:
+        sure = self._add_evidence(at, speech, rise) or (
+            hissed and min(speech, speech + SEMANTIC_THRESHOLD - self.threshold) > RISING
+        )
         if speech >= self._starting:
             if self._loud == 0:
                 self._loud_from = at
@@ -194,9 +209,39 @@ class TurnDetector:
 
 def rise_db(pcm: bytes) -> float:
     """How far the level of the last window of PCM is above the lowest of those before it."""
-    samples = np.frombuffer(pcm, "<i2").astype(np.float32)
-    windows = samples[len(samples) % WINDOW :].reshape(-1, WINDOW)
+    windows = _windows(pcm)
     if len(windows) < 2:
         return 0.0
-    levels = np.maximum(np.sqrt(np.square(windows).mean(axis=1)), MIN_LEVEL)
+    levels = _levels(windows)
     return float(20 * np.log10(levels[-1] / levels[:-1].min()))
+
+
+def hisses(pcm: bytes) -> bool:
+    """Whether PCM ends in an "s" or the like: windows that are louder than an earlier one by
+    MIN_RISE_DB and change their sign often."""
+    windows = _windows(pcm)
+    if not len(windows):
+        return False
+    levels = _levels(windows)
+    loud = levels[-HISS_WINDOWS:] >= levels.min() * 10 ** (MIN_RISE_DB / 20)
+    hissing = crossings(windows[-HISS_WINDOWS:]) >= MIN_CROSSINGS
+    return int((loud & hissing).sum()) >= MIN_HISSING
+
+
+def crossings(windows: Samples) -> Samples:
+    """The share of the samples of each row that differ in sign from the one before."""
+    negative = np.signbit(windows)
+    shares: Samples = (negative[:, 1:] != negative[:, :-1]).mean(axis=1)
+    return shares
+
+
+def _windows(pcm: bytes) -> Samples:
+    """The whole windows at the end of PCM, [n, WINDOW]."""
+    samples = np.frombuffer(pcm, "<i2").astype(np.float32)
+    return samples[len(samples) % WINDOW :].reshape(-1, WINDOW)
+
+
+def _levels(windows: Samples) -> Samples:
+    """The root mean square of each row, at least MIN_LEVEL."""
+    levels: Samples = np.maximum(np.sqrt(np.square(windows).mean(axis=1)), MIN_LEVEL)
+    return levels

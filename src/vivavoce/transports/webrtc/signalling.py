@@ -139,6 +139,7 @@ class CallRoutes:
             last_event_id=asked.last_event_id,
             items=asked.items,
         )
+        ticket.service.claim_again(ticket.key)
         return OpenedCall(call, answer)
 
     def _find(self, call_id: str, request: web.Request) -> "Call | DirectCall":
