@@ -137,6 +137,44 @@ async def _note_reuse(
         context.trace_request_ctx.append(True)
 
 
+class FrameProtocol(asyncio.Protocol):
+    """Stands before the protocol of a connection that was upgraded.
+
+    A read that take() takes goes no further; the layers behind it would cost as much as all else.
+    """
+
+    __slots__ = ("_inner", "_take", "_taken")
+
+    def __init__(
+        self,
+        inner: asyncio.Protocol,
+        take: Callable[[bytes], bool],
+        taken: Callable[[], None],
+    ) -> None:
+        """taken: called behind each read that was taken."""
+        self._inner = inner
+        self._take = take
+        self._taken = taken
+
+    def data_received(self, data: bytes) -> None:
+        if self._take(data):
+            self._taken()
+        else:
+            self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inner.connection_lost(exc)
+
+
 class DirectSocket:
     """Mixed into an aiohttp WebSocket, of a client or a server: frames in and out without a task.
 
@@ -163,8 +201,20 @@ class DirectSocket:
 
     @passes.setter
     def passes(self, passes: Pass | None) -> None:
-        if self._passing:
-            self._passing.passes = passes
+        if self._passing is None:
+            return
+        self._passing.passes = passes
+        transport = self._transport
+        if passes is None or transport is None or transport.is_closing():
+            return
+        inner = transport.get_protocol()
+        if isinstance(inner, asyncio.Protocol) and not isinstance(inner, FrameProtocol):
+            take = self._take(self._passing)
+            transport.set_protocol(FrameProtocol(inner, take, self._on_data_received))
+
+    def _take(self, passing: PassingReader) -> Callable[[bytes], bool]:
+        """What gets each read first: see PassingReader.take()."""
+        return passing.take
 
     async def receive(self, timeout: float | None = None) -> Any:
         """The next message that has not passed."""

@@ -75,7 +75,7 @@ class PassingReader:
     def take(self, data: bytes) -> bool:
         """Whether these bytes are exactly one text frame of medium length, and it was passed on.
 
-        A shorter way for most reads. False: nothing was done; feed_data() must get the bytes.
+        A shorter way for most reads. False: nothing was done, and feed_data() must get the bytes.
         """
         passes = self.passes
         if passes is None or not self.idle or self._rest or self._left:
@@ -95,8 +95,6 @@ class PassingReader:
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Bytes of the connection; returns what the reader returns."""
-        if self._unmask is None and self.take(data):  # of a client, they were taken before
-            return False, b""
         if self._left:
             piece = data[: self._left]
             self._left -= len(piece)

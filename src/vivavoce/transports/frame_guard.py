@@ -8,6 +8,7 @@ together hold too much memory. It uses private names of aiohttp; tests fail when
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import WebSocketError, web
@@ -153,11 +154,13 @@ class GuardedReader:
         self._timer: asyncio.TimerHandle | None = None
         self._timed = 0  # which message the timer began with
 
+    def take(self, data: bytes) -> bool:
+        """See PassingReader. No data waits here while a read is taken."""
+        return not self._rest and self._reader is not None and self._reader.take(data)
+
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         if self._reader is None:
             return True, b""
-        if not self._rest and self._reader.take(data):
-            return False, b""
         if self._rest:
             self._rest += data
             self._pause()
@@ -289,6 +292,9 @@ class GuardedSocket(DirectSocket, web.WebSocketResponse):
         request._message = request._message._replace(raw_headers=())
         if tail:  # frames that came together with the request
             self._guard.feed_data(tail)
+
+    def _take(self, passing: PassingReader) -> Callable[[bytes], bool]:
+        return passing.take if self._guard is None else self._guard.take
 
     def _reset_heartbeat(self) -> None:
         """Data after the close would restart the timers and keep the connection open."""
