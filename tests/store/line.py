@@ -28,6 +28,8 @@ class Line:
         self.hangs = False
         self.loses_answer = False
         """The next operation is done, and its answer lost; from then on the line is cut."""
+        self.delay: Callable[[], float] | None = None
+        """How long an operation takes to reach the store, and its answer to come back, in s."""
         self.operations: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -37,9 +39,13 @@ class Line:
             self.operations.append(name)
             if self.hangs:
                 await asyncio.Event().wait()
+            if self.delay is not None:
+                await asyncio.sleep(self.delay())
             if self.cut:
                 raise StoreError("the line is cut")
             result = await method(*args, **options)
+            if self.delay is not None:
+                await asyncio.sleep(self.delay())
             if self.loses_answer:
                 self.loses_answer, self.cut = False, True
                 raise StoreError("the answer is lost")
