@@ -160,7 +160,7 @@ async def rush(rng: random.Random, store: InlineSQLite) -> None:
         await pass_time(1.0)
         callers = [await called(nodes[0])]
         for each in nodes:
-            each.conversations.delay = lambda: rng.choice((0.0, 0.01, 0.3, 4.0))
+            each.conversations.delay = lambda: pass_time(rng.choice((0.0, 0.01, 0.3, 4.0)))
 
         async def come() -> None:
             await pass_time(rng.uniform(0.0, 10.0))

@@ -1,7 +1,7 @@
 """A store in virtual time, and the ways of several processes to it, which can be cut."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from vivavoce.errors import StoreError
@@ -28,8 +28,8 @@ class Line:
         self.hangs = False
         self.loses_answer = False
         """The next operation is done, and its answer lost; from then on the line is cut."""
-        self.delay: Callable[[], float] | None = None
-        """How long an operation takes to reach the store, and its answer to come back, in s."""
+        self.delay: Callable[[], Awaitable[None]] | None = None
+        """Waited for on the way to the store, and on the way back."""
         self.operations: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -40,12 +40,12 @@ class Line:
             if self.hangs:
                 await asyncio.Event().wait()
             if self.delay is not None:
-                await asyncio.sleep(self.delay())
+                await self.delay()
             if self.cut:
                 raise StoreError("the line is cut")
             result = await method(*args, **options)
             if self.delay is not None:
-                await asyncio.sleep(self.delay())
+                await self.delay()
             if self.loses_answer:
                 self.loses_answer, self.cut = False, True
                 raise StoreError("the answer is lost")
