@@ -96,10 +96,12 @@ class AudioFrames:
         None: the frame is not recognised. Most frames are as long as the one before: its parts are
         looked for once, and those of the others are in the same places.
         """
-        if len(frame) != self._size or (parts := self._parts(frame))[:3] != self._form:
+        cut, form = self._parts, self._form
+        if len(frame) != self._size or (parts := cut(frame))[:3] != form:
             if not self._measure(frame):
                 return None
-            parts = self._parts(frame)
+            cut = self._parts
+            parts = cut(frame)
         _, after, _, event_id, audio = parts
         if after and not (event_id.replace(b"_", b"").isalnum() or _is_id(event_id)):
             return None
@@ -108,7 +110,6 @@ class AudioFrames:
             pcm: bytes = b64decode(audio, None, True)  # validates; a keyword takes longer
         except ValueError:
             return None
-        form = self._form
         return (form, event_id, pcm) if form and pcm else None
 
     def _measure(self, frame: bytes) -> bool:
