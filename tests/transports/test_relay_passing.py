@@ -195,12 +195,17 @@ def test_frame_over_tls_passes_both_sockets(run: Callable[[Any], None]) -> None:
             http.ws_connect(url, ssl=False) as socket,
         ):
             assert isinstance(socket, ClientSocket)
-            passed: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-            socket.passes = lambda text: passed.set_result(text) is None
+            passed: asyncio.Queue[bytes] = asyncio.Queue()
+
+            def take(text: bytes) -> bool:
+                passed.put_nowait(text)
+                return True
+
+            socket.passes = take
             receiving = asyncio.create_task(socket.receive())
             await asyncio.sleep(0)  # it waits now
             assert socket.send_now(text)
-            assert await passed == text
+            assert await passed.get() == text
             assert messages == []
             receiving.cancel()
         await runner.cleanup()
