@@ -2,8 +2,12 @@
 
 import asyncio
 import gc
+import os
+import shutil
 import ssl
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,3 +111,17 @@ def test_garbage_is_collected_again_after_heavy_imports() -> None:
     if not frozen:
         gc.unfreeze()
     assert (inside, gc.isenabled()) == (False, True)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_keeps_bytecode_whatever_the_environment_says() -> None:
+    """A start without it takes twice the instructions."""
+    shown = subprocess.run(
+        ("make", "--eval", 'shown:; @echo "[$$PYTHONDONTWRITEBYTECODE]"', "shown"),
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert shown.splitlines()[-1] == "[]"

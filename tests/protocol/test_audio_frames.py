@@ -163,6 +163,23 @@ def test_nothing_is_recognised_before_a_frame_is_learnt_and_after_it_is_forgotte
     assert frames.read(delta()) is None
 
 
+def test_frame_as_long_as_the_one_before_may_have_a_longer_id_and_less_audio() -> None:
+    frames, short = deltas(delta()), AUDIO[: 1023 - 3]
+    for event_id, audio in (("event_1", AUDIO[:1023]), ("event_10000", short), ("e", AUDIO[:1023])):
+        frame = delta(audio, event_id)
+        assert frames.read(frame) == (frames.form, event_id.encode(), audio)
+    assert len(delta(short, "event_10000")) == len(delta(AUDIO[:1023], "event_1"))
+
+
+@pytest.mark.parametrize("event_id", ["a\\\\b", 'a\\"b', "a\tbc"])
+def test_frame_as_long_as_the_one_before_is_refused_if_its_id_has_escapes(event_id: str) -> None:
+    frames = deltas(delta(event_id="abcd"))
+    assert frames.read(delta(event_id="efgh")) is not None
+    escaped = delta(event_id="efgh").replace(b"efgh", event_id.encode())
+    assert len(escaped) == len(delta(event_id="efgh"))
+    assert frames.read(escaped) is None
+
+
 def test_frame_of_another_shape_makes_the_learnt_one_forgotten() -> None:
     frames = deltas(delta())
     frames.learn(append())

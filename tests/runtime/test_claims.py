@@ -146,6 +146,46 @@ async def history(rng: random.Random, store: InlineSQLite) -> None:
     assert stored.serving == newest.ticket.serving
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_one_of_many_clients_at_once_has_the_conversation_however_slow_the_store_is(
+    seed: int,
+) -> None:
+    with_store(partial(rush, random.Random(seed)))
+
+
+async def rush(rng: random.Random, store: InlineSQLite) -> None:
+    """Some answers of the store come too late, and claims are done of which nobody knows."""
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(process(store, name)) for name in "abc"]
+        await pass_time(1.0)
+        callers = [await called(nodes[0])]
+        for each in nodes:
+            each.conversations.delay = lambda: pass_time(rng.choice((0.0, 0.01, 0.3, 4.0)))
+
+        async def come() -> None:
+            await pass_time(rng.uniform(0.0, 10.0))
+            process = rng.choice(nodes)
+            if rng.random() < 0.3:
+                await back(rng.choice(callers))
+            elif rng.random() < 0.2:
+                process.conversations.cut = not process.conversations.cut
+            else:
+                caller = await process.call(callers[0].token)
+                callers.append(caller)
+                ask(caller)
+
+        await asyncio.gather(*(come() for _ in range(15)))
+        for each in nodes:
+            each.conversations.delay = None
+        await pass_time(10.0)
+        await mend(nodes, callers)
+        is_open = [each for each in callers if each.ticket.runner is not None]
+        assert len(is_open) == 1
+        claim = await store.claim(callers[0].ticket.key, "d")
+        assert claim.former_epoch == max(each.ticket.epoch for each in callers)
+        assert claim.former_epoch == is_open[0].ticket.epoch
+
+
 async def called(process: Process, token: str = "") -> Caller:
     caller = await process.call(token)
     await caller.ask()
@@ -195,6 +235,24 @@ def test_time_of_one_session_in_two_processes_that_know_nothing_of_each_other_is
             await pass_time(1.0)
             rows = [row async for page in store.usage(0.0, 1e12) for row in page]
             assert len([row for row in rows if row.kind == "session"]) == len(callers)
+
+    with_store(script)
+
+
+def test_conversation_that_is_resumed_is_stored_for_as_long_again() -> None:
+    async def script(store: InlineSQLite) -> None:
+        keep_s = ResumeSettings().keep_seconds
+        async with process(store, "one") as one, process(store, "two") as two:
+            caller = await called(one)
+            await caller.leave()
+            await pass_time(0.9 * keep_s)
+            again = await two.call(caller.token)
+            await pass_time(1.0)
+            two.conversations.cut = True  # as if it had died
+            await pass_time(0.9 * keep_s)
+            third = await one.call(caller.token)
+            assert again.ticket.checkpoint is not None
+            assert third.ticket.checkpoint is not None
 
     with_store(script)
 

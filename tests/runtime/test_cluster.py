@@ -9,7 +9,8 @@ import pytest
 
 from tests.runtime.cluster_stage import MemoryCluster, a_node
 from vivavoce.errors import StoreError
-from vivavoce.runtime.cluster import MAX_PAUSE_S, SUSPECTED_S, ClusterSettings
+from vivavoce.runtime.cluster import MAX_PAUSE_S, ClusterSettings
+from vivavoce.runtime.known_nodes import SUSPECTED_S
 from vivavoce.runtime.places import Place, node_tag
 from vivavoce.testing.virtual_time import run
 
@@ -64,11 +65,11 @@ def test_node_that_does_not_renew_its_lease_is_taken_for_dead() -> None:
 def test_node_that_could_not_be_reached_is_suspected_for_a_while() -> None:
     async def main() -> None:
         one = a_node(MemoryCluster(), "one")
-        assert not one.is_suspected("000000")
-        one.suspect("000000")
-        assert one.is_suspected("000000")
+        assert not one.known.is_suspected("000000")
+        one.known.suspect("000000")
+        assert one.known.is_suspected("000000")
         await asyncio.sleep(SUSPECTED_S)
-        assert not one.is_suspected("000000")
+        assert not one.known.is_suspected("000000")
 
     run(main())
 
@@ -78,7 +79,7 @@ def test_least_loaded_node_has_room_and_is_another_one() -> None:
         store = MemoryCluster()
         async with AsyncExitStack() as stack:
             one = await stack.enter_async_context(a_node(store, "one", load=(0, 10)))
-            assert one.least_loaded() == ""
+            assert one.known.least_loaded() == ""
             for node in (
                 a_node(store, "full", load=(10, 10)),
                 a_node(store, "busy", load=(1, 10), overloaded=True),
@@ -88,7 +89,7 @@ def test_least_loaded_node_has_room_and_is_another_one() -> None:
             ):
                 await stack.enter_async_context(node)
             await one.fresh_nodes()
-            assert one.least_loaded() == "third"
+            assert one.known.least_loaded() == "third"
 
     run(main())
 

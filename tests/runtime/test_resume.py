@@ -191,6 +191,45 @@ def test_client_that_begins_no_session_leaves_what_it_has_taken(cancelled: bool)
     run(main())
 
 
+class LateStore(SlowStore):
+    """Does a claim at once, and answers in a second."""
+
+    async def claim(self, key: str, owner: str) -> SessionClaim:
+        claim = await super().claim(key, owner)
+        await asyncio.sleep(1)
+        return claim
+
+
+def test_client_that_goes_while_it_claims_leaves_the_words_that_were_not_stored_yet() -> None:
+    async def main() -> None:
+        session = a_session()
+        first = session.checkpoint(0.0)
+        write(session, "Hello.")
+        last = session.checkpoint(0.0)
+        async with (
+            LateStore() as store,
+            Resumption(store, ResumeSettings(), wall_clock=lambda: -100.0) as resumption,
+        ):
+            ticket = resumption.ticket({}, "key")
+            resumption.keep(ticket, first)
+            await asyncio.sleep(2)
+            store.away = True
+            resumption.keep(ticket, last)
+            await asyncio.sleep(1.5)
+            store.away = False
+            query = {"resume_token": ticket.token.reveal()}
+            loading = asyncio.create_task(resumption.load(resumption.ticket(query, "key")))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            loading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await loading
+            await asyncio.sleep(5)
+            assert b"Hello." in ((await store.claim(ticket.key, "other")).value or b"")
+
+    run(main())
+
+
 class HangingStore(SlowStore):
     """Does not answer a claim."""
 

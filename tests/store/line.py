@@ -1,7 +1,7 @@
 """A store in virtual time, and the ways of several processes to it, which can be cut."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from vivavoce.errors import StoreError
@@ -28,6 +28,8 @@ class Line:
         self.hangs = False
         self.loses_answer = False
         """The next operation is done, and its answer lost; from then on the line is cut."""
+        self.delay: Callable[[], Awaitable[None]] | None = None
+        """Waited for on the way to the store, and on the way back."""
         self.operations: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -37,9 +39,13 @@ class Line:
             self.operations.append(name)
             if self.hangs:
                 await asyncio.Event().wait()
+            if self.delay is not None:
+                await self.delay()
             if self.cut:
                 raise StoreError("the line is cut")
             result = await method(*args, **options)
+            if self.delay is not None:
+                await self.delay()
             if self.loses_answer:
                 self.loses_answer, self.cut = False, True
                 raise StoreError("the answer is lost")

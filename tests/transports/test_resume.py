@@ -64,6 +64,14 @@ def drop(caller: Caller) -> None:
     caller.socket._response.connection.transport.abort()  # type: ignore[union-attr]
 
 
+def the_ticket(server: Server) -> Ticket:
+    """Of the only session."""
+    resumption = server.sessions.context.resumption
+    assert resumption is not None
+    (ticket,) = resumption._served.values()
+    return ticket
+
+
 async def _told(caller: Caller) -> str:
     """The words of the next answer."""
     event = await caller.until("response.output_audio_transcript.done")
@@ -98,8 +106,12 @@ def test_lost_connection_within_the_grace_time_loses_no_event() -> None:
             await first.ask()
             await first.until("response.output_audio.delta")
         last = first.events[-1]["event_id"]
+        ticket = the_ticket(server)
+        claimed_before = ticket.epoch
         async with calling(server, back(first.events[0], last_event_id=last)) as second:
             assert second.events[0]["resumed"] is True
+            assert the_ticket(server) is ticket
+            assert ticket.epoch > claimed_before
             assert second.events[0]["session"]["id"] == first.events[0]["session"]["id"]
             await second.until("response.done")
             ids = [event["event_id"] for event in first.events + second.events[1:]]
@@ -273,9 +285,7 @@ def test_any_protocol_resumes_with_a_token_of_the_client(path: str) -> None:
         for _ in range(2):
             async with calling_raw(address):
                 await until(lambda: len(server.sessions) == 1)
-                resumption = server.sessions.context.resumption
-                assert resumption is not None
-                tickets += resumption._served.values()
+                tickets.append(the_ticket(server))
             await until(lambda: len(server.sessions) == 0)
         first, second = tickets
         assert second.checkpoint is not None

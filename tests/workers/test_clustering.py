@@ -197,9 +197,9 @@ def test_session_of_a_node_that_cannot_be_reached_is_ended_by_a_message(redis_ur
         async with calling(one) as caller:
             session = caller.events[0]["session"]["id"]
             assert two.cluster
-            two.cluster._leases = [
+            two.cluster.known.leases = [
                 msgspec.structs.replace(lease, address="http://127.0.0.1:9")
-                for lease in two.cluster._leases
+                for lease in two.cluster.known.leases
             ]
             assert (await two.ask("DELETE", f"/v1/sessions/{session}"))[0] == 202
             assert (await caller.read_until_closed())[0] == 1000
@@ -224,7 +224,7 @@ def test_client_that_leaves_a_stream_of_another_node_ends_it_there(
                 await caller.ask()
                 await caller.answer()
             await until(lambda: two.cluster.forwarded == {"answered": 1})  # type: ignore[union-attr]
-            assert not two.cluster.is_suspected(node_tag("one"))
+            assert not two.cluster.known.is_suspected(node_tag("one"))
 
     in_cluster(script, redis_url)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -7,7 +7,8 @@ from aiohttp import web
 
 from vivavoce.api.admin import AdminCheck
 from vivavoce.api.http_errors import Problem, ProblemBody, json_response
-from vivavoce.runtime.cluster import Cluster, ClusterNode
+from vivavoce.runtime.cluster import Cluster
+from vivavoce.runtime.known_nodes import ClusterNode
 from vivavoce.runtime.sessions import Sessions
 
 TRY_HEADER = "X-Vivavoce-Try"
@@ -77,7 +78,11 @@ def add_hint(app: web.Application, cluster: Cluster, sessions: Sessions) -> None
     """Name another node in each refusal for lack of room."""
 
     async def name_another(_request: web.Request, response: web.StreamResponse) -> None:
-        if response.status == 503 and not sessions.accepts and (node := cluster.least_loaded()):
+        if (
+            response.status == 503
+            and not sessions.accepts
+            and (node := cluster.known.least_loaded())
+        ):
             response.headers[TRY_HEADER] = node
 
     app.on_response_prepare.append(name_another)

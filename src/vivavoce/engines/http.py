@@ -137,6 +137,48 @@ async def _note_reuse(
         context.trace_request_ctx.append(True)
 
 
+class FrameProtocol(asyncio.Protocol):
+    """Stands before the protocol of a connection that was upgraded.
+
+    A read that take() takes goes no further; the layers behind it would cost as much as all else.
+    """
+
+    __slots__ = ("_inner", "_take", "_taken")
+
+    def __init__(
+        self,
+        inner: asyncio.Protocol,
+        take: Callable[[bytes], bool],
+        taken: Callable[[], None],
+    ) -> None:
+        """taken: called behind each read that was taken."""
+        self._inner = inner
+        self._take = take
+        self._taken = taken
+
+    def data_received(self, data: bytes) -> None:
+        # Python 3.11 is quicker with a local variable than with self._take(data): that looks for a
+        # method first
+        take = self._take
+        if take(data):
+            taken = self._taken
+            taken()
+        else:
+            self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inner.connection_lost(exc)
+
+
 class DirectSocket:
     """Mixed into an aiohttp WebSocket, of a client or a server: frames in and out without a task.
 
@@ -150,8 +192,6 @@ class DirectSocket:
     _pong_response_cb: asyncio.TimerHandle | None
     _passing: PassingReader | None = None
     _transport: asyncio.Transport | None = None
-    _masks = False
-    """Whether frames are masked: those of a client are."""
     _head: tuple[int, int, bytes] = (0, 0, b"")
     """The opcode, the size and the head of the last frame: those of audio are mostly alike."""
     _loop: Any
@@ -163,8 +203,20 @@ class DirectSocket:
 
     @passes.setter
     def passes(self, passes: Pass | None) -> None:
-        if self._passing:
-            self._passing.passes = passes
+        if self._passing is None:
+            return
+        self._passing.passes = passes
+        transport = self._transport
+        if passes is None or transport is None or transport.is_closing():
+            return
+        inner = transport.get_protocol()
+        if isinstance(inner, asyncio.Protocol) and not isinstance(inner, FrameProtocol):
+            take = self._take(self._passing)
+            transport.set_protocol(FrameProtocol(inner, take, self._on_data_received))
+
+    def _take(self, passing: PassingReader) -> Callable[[bytes], bool]:
+        """What gets each read first: see PassingReader.take()."""
+        return passing.take
 
     async def receive(self, timeout: float | None = None) -> Any:
         """The next message that has not passed."""
@@ -187,15 +239,9 @@ class DirectSocket:
         size = len(message)
         last, last_size, head = self._head
         if size != last_size or opcode != last:
-            head = frame_head(opcode, size, masked=self._masks)
+            head = frame_head(opcode, size, masked=False)
             self._head = (opcode, size, head)
-        if self._masks:
-            mask = getrandbits(32).to_bytes(4, "big")
-            masked = bytearray(message)
-            websocket_mask(mask, masked)
-            transport.write(head + mask + masked)
-        else:
-            transport.write(head + message)
+        transport.write(head + message)
         return True
 
     def _on_data_received(self) -> None:
@@ -209,8 +255,6 @@ class DirectSocket:
 class ClientSocket(DirectSocket, aiohttp.ClientWebSocketResponse):
     """A WebSocket to a server."""
 
-    _masks = True
-
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         connection = self._response.connection
@@ -218,6 +262,27 @@ class ClientSocket(DirectSocket, aiohttp.ClientWebSocketResponse):
         protocol: Any = connection.protocol if connection else None
         if protocol is not None:  # 2 KiB that only further HTTP requests would use
             protocol._parser, protocol._buffer, self._response._raw_headers = None, (), ()
+
+    def send_now(self, message: bytes, opcode: int = TEXT) -> bool:
+        """See DirectSocket. Frames of a client are masked.
+
+        All of it stands here again, because the interpreter adapts a function to one class.
+        """
+        transport = self._transport
+        if self._closed or transport is None or transport.is_closing():
+            return False
+        if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            return False
+        size = len(message)
+        last, last_size, head = self._head
+        if size != last_size or opcode != last:
+            head = frame_head(opcode, size, masked=True)
+            self._head = (opcode, size, head)
+        mask = getrandbits(32).to_bytes(4, "big")
+        masked = bytearray(message)
+        websocket_mask(mask, masked)
+        transport.write(head + mask + masked)
+        return True
 
     @property
     def _parser(self) -> Any:

@@ -75,28 +75,32 @@ class PassingReader:
     def take(self, data: bytes) -> bool:
         """Whether these bytes are exactly one text frame of medium length, and it was passed on.
 
-        A shorter way for most reads. False: nothing was done; feed_data() must get the bytes.
+        A shorter way for most reads. False: nothing was done, and feed_data() must get the bytes.
         """
         passes = self.passes
         if passes is None or not self.idle or self._rest or self._left:
             return False
-        if data[:4] != self._head or len(data) != self._size:
-            size, begin = len(data), self._begin
-            if data[:2] != self._medium or size < begin:
-                return False
-            if (data[2] << 8 | data[3]) + begin != size:
-                return False
-            self._head, self._size = data[:4], size
+        if (len(data) != self._size or data[:4] != self._head) and not self._measure(data):
+            return False
         if (unmask := self._unmask) is None:
             return passes(data[4:])
-        text = bytearray(data[8:])
+        text = bytearray(data)
+        del text[:8]  # moves nothing
         unmask(data[4:8], text)
         return passes(bytes(text))
 
+    def _measure(self, data: bytes) -> bool:
+        """Note the head and the size of a frame of medium length. False: it is another."""
+        size, begin = len(data), self._begin
+        if data[:2] != self._medium or size < begin:
+            return False
+        if (data[2] << 8 | data[3]) + begin != size:
+            return False
+        self._head, self._size = data[:4], size
+        return True
+
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Bytes of the connection; returns what the reader returns."""
-        if self._unmask is None and self.take(data):  # of a client, they were taken before
-            return False, b""
         if self._left:
             piece = data[: self._left]
             self._left -= len(piece)

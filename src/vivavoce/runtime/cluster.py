@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from vivavoce.errors import StoreError
+from vivavoce.runtime.known_nodes import ClusterNode, KnownNodes
 from vivavoce.runtime.places import Place, node_tag, place_named
 from vivavoce.secret import conceal
 from vivavoce.store.cluster import (
@@ -39,7 +40,6 @@ MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 5.0
 LOOK_AGAIN_S = 1.0
 """Leases are read at most this often to find a node that is not known."""
 LEAVE_TIMEOUT_S = 2.0
-SUSPECTED_S = 5.0
 
 Drain: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
@@ -74,27 +74,6 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("node is a name of letters, digits, '.' and '-', at most 63")
 
 
-class ClusterNode(msgspec.Struct, frozen=True, kw_only=True):
-    """A node: all its processes together."""
-
-    node: str
-    object: Literal["cluster.node"] = "cluster.node"
-    address: str
-    version: str
-    workers: int
-    sessions: int
-    max_sessions: int
-    load: float
-    """The used share of its sessions: 1 is full."""
-    overloaded: bool
-    """Whether all its workers are overloaded."""
-    draining: bool
-
-    @property
-    def has_room(self) -> bool:
-        return not self.draining and not self.overloaded and self.sessions < self.max_sessions
-
-
 class Cluster:
     """An async context manager. Set the callbacks before entering it."""
 
@@ -114,6 +93,8 @@ class Cluster:
         self.place = place
         self.away = False
         """Whether Redis cannot be reached."""
+        self.known = KnownNodes(place.node)
+        """The nodes as they were when leases were last read."""
         self.forwarded: Counter[str] = Counter()
         """How many requests were passed to another node, by their outcome."""
         self.received: Counter[str] = Counter()
@@ -126,8 +107,6 @@ class Cluster:
         """Called to drain this process: it ends all sessions, and takes no more."""
         self._store = store
         self._describe = describe
-        self._leases: list[ProcessLease] = []
-        self._suspected: dict[str, float] = {}
         self._read_at = -LOOK_AGAIN_S
         self._away_since = 0.0
         self._is_back = asyncio.Event()
@@ -158,10 +137,7 @@ class Cluster:
     @property
     def nodes(self) -> list[ClusterNode]:
         """The nodes by name, as they were when leases were last read."""
-        by_name: dict[str, list[ProcessLease]] = {}
-        for lease in self._leases:
-            by_name.setdefault(lease.node, []).append(lease)
-        return [_node(leases) for _, leases in sorted(by_name.items())]
+        return self.known.nodes
 
     async def fresh_nodes(self) -> list[ClusterNode]:
         """The nodes as they are now; as last known while Redis cannot be reached."""
@@ -170,30 +146,16 @@ class Cluster:
 
     async def address_of(self, tag: str) -> str | None:
         """The address of a node, by its tag in ids; None: it is gone."""
-        if (known := self._known(tag)) is None and self._now - self._read_at >= LOOK_AGAIN_S:
+        known = self.known.address_of(tag)
+        if known is None and self._now - self._read_at >= LOOK_AGAIN_S:
             await self._read()
-            known = self._known(tag)
+            known = self.known.address_of(tag)
         return known
 
     async def has_left(self, tag: str) -> bool:
         """Whether the lease of a node that was known has ended."""
         await self._read()
-        return self._known(tag) is None
-
-    def suspect(self, tag: str) -> None:
-        """Note that a node could not be reached."""
-        self._suspected[tag] = self._now + SUSPECTED_S
-
-    def is_suspected(self, tag: str) -> bool:
-        """Whether that happened within SUSPECTED_S: clients that come back do not wait for such a
-        node."""
-        return self._suspected.get(tag, 0.0) > self._now
-
-    def least_loaded(self) -> str:
-        """The name of the other node with the most free sessions; "": none has any."""
-        others = (node for node in self.nodes if node_tag(node.node) != self.place.node)
-        free = [node for node in others if node.has_room]
-        return min(free, key=lambda node: node.load).node if free else ""
+        return self.known.address_of(tag) is None
 
     async def first(self, key: str, value: str, ttl_s: float) -> str:
         """The value that the key was first given in the whole cluster.
@@ -235,13 +197,10 @@ class Cluster:
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _known(self, tag: str) -> str | None:
-        return next((one.address for one in self._leases if node_tag(one.node) == tag), None)
-
     async def _read(self) -> None:
         self._read_at = self._now
         try:
-            self._leases = await self._store.leases()
+            self.known.leases = await self._store.leases()
         except StoreError as exc:
             self._lost(exc)
 
@@ -249,7 +208,7 @@ class Cluster:
         self._read_at = self._now
         try:
             await self._store.renew(self._describe(), self.settings.lease_seconds)
-            self._leases = await self._store.leases()
+            self.known.leases = await self._store.leases()
         except StoreError as exc:
             self._lost(exc)
             return False
@@ -271,16 +230,13 @@ class Cluster:
 
     def _warn_of_namesake(self) -> None:
         """Warn about two nodes of one name: each would be sent requests for calls of the other."""
-        for lease in self._leases:
-            is_same_tag = node_tag(lease.node) == self.place.node
-            if is_same_tag and lease.address != self.settings.address:
-                log.warning(
-                    "[cluster] node: the node at %s is called %s, too; if it is not this one "
-                    "before its restart, give one of them another name",
-                    lease.address,
-                    lease.node,
-                )
-                return
+        if (lease := self.known.namesake(self.settings.address)) is not None:
+            log.warning(
+                "[cluster] node: the node at %s is called %s, too; if it is not this one "
+                "before its restart, give one of them another name",
+                lease.address,
+                lease.node,
+            )
 
     async def _keep_lease(self) -> None:
         every_s, pause = self.settings.lease_seconds / RENEWALS, MIN_PAUSE_S
@@ -348,20 +304,3 @@ def _is_address(text: str) -> bool:
 
 def _part_of(seconds: float) -> float:
     return seconds * random.uniform(0.5, 1.0)
-
-
-def _node(leases: list[ProcessLease]) -> ClusterNode:
-    first = leases[0]
-    sessions = sum(lease.sessions for lease in leases)
-    most = sum(lease.max_sessions for lease in leases)
-    return ClusterNode(
-        node=first.node,
-        address=first.address,
-        version=first.version,
-        workers=len(leases),
-        sessions=sessions,
-        max_sessions=most,
-        load=round(sessions / most, 3) if most else 1.0,
-        overloaded=all(lease.overloaded for lease in leases),
-        draining=all(lease.draining for lease in leases),
-    )

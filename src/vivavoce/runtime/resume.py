@@ -259,8 +259,6 @@ class Resumption:
         if (other := self._served.get(ticket.key)) is not None:
             other.supersede()
         ticket.runner = runner
-        if ticket.checkpoint is not None:
-            ticket.kept_at = self._now
         self._served[ticket.key] = ticket
 
     def end(self, ticket: Ticket) -> None:
@@ -309,18 +307,23 @@ class Resumption:
         return checkpoint
 
     async def _take_stored(self, ticket: Ticket) -> Checkpoint | None:
-        """From the store, or from what waits for it here."""
+        """From the store, or from what waits for it here.
+
+        If the client goes meanwhile, it is done to its end first: the store may have done the
+        claim, and what waited is stored under its epoch.
+        """
+        taking = asyncio.create_task(self._take_unserved(ticket))
+        try:
+            return await asyncio.shield(taking)
+        finally:
+            await asyncio.wait((taking,))
+
+    async def _take_unserved(self, ticket: Ticket) -> Checkpoint | None:
         await self._wait_stored(ticket.key)
         # for a session that has just ended here: nothing is stored for it during a claim
         unsaved = self._checkpoints.take(ticket.key)
         epoch = 0 if unsaved is None else unsaved.claim.epoch
-        try:
-            claim = await self._claim(ticket)
-        except BaseException:
-            if unsaved is not None:  # the store may have done the claim
-                ticket.epoch = self._clock.epoch(above=epoch)
-                self.keep(ticket, unsaved.checkpoint)
-            raise
+        claim = await self._claim(ticket)
         if claim is None:
             ticket.epoch = self._clock.epoch(above=epoch)
         else:

@@ -158,7 +158,8 @@ class Runner:
                     return False
                 self.post(Received(event))
                 return True
-            now = self._clock()
+            clock = self._clock
+            now = clock()
             if (audio := self._session.pass_input(frame, now)) is None:
                 return False
             if self._recorder is not None:
@@ -176,7 +177,8 @@ class Runner:
         if self._busy or not self._begun or self._closed.is_set:
             return False
         try:
-            peer, now = self._peer, self._clock()
+            peer, clock = self._peer, self._clock
+            now = clock()
             if not peer.is_writable:
                 return False
             if (audio := self._session.pass_output(frame, now)) is None:

@@ -23,7 +23,6 @@ class Ledger:
     def __init__(self) -> None:
         self._audio = bytearray()
         self._pieces: list[bytes] = []  # after _audio: a long array is not extended for each
-        self._piece_bytes = 0
         self.samples = 0
         self.heard: int | None = None  # samples that were played; None: all of them
         self._words: list[SpokenWord] = []
@@ -37,21 +36,18 @@ class Ledger:
         return self._audio
 
     def add(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
-        size = len(audio)
-        if len(self._audio) + self._piece_bytes == self.samples * BYTES_PER_SAMPLE:
-            pieces = self._pieces
+        pieces = self._pieces
+        if pieces or len(self._audio) == self.samples * BYTES_PER_SAMPLE:  # else it was dropped
             if len(pieces) == MAX_PIECES:
                 self._join()
             pieces.append(audio)
-            self._piece_bytes += size
-        self.samples += size // BYTES_PER_SAMPLE
+        self.samples += len(audio) // BYTES_PER_SAMPLE
         if words:
             self._words.extend(words)
 
     def _join(self) -> None:
         self._audio += b"".join(self._pieces)
         self._pieces.clear()
-        self._piece_bytes = 0
 
     @property
     def text(self) -> str:

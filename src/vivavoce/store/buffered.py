@@ -289,7 +289,10 @@ class BufferedAccounts:
     def _drop(self, reservation_id: str) -> _Held | None:
         held = self._held.pop(reservation_id, None)
         for charge in limited(held.charges if held else ()):
-            self._reserved[Account(charge.budget, charge.period)] -= charge.amount
+            account = Account(charge.budget, charge.period)
+            self._reserved[account] -= charge.amount
+            if not self._reserved[account]:
+                del self._reserved[account]  # its period may be over
         return held
 
     async def _reserve_stored(self, reservation: Reservation) -> str | None:

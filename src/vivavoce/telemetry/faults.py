@@ -101,10 +101,6 @@ class FaultWatch:
             elif answered:
                 self.due_since = None
 
-    def answered(self) -> None:
-        """Some output of an answer has come."""
-        self.due_since = None
-
     def end(self, now: float) -> None:
         """The call has ended."""
         due = self.due_since

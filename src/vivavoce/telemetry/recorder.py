@@ -187,7 +187,7 @@ class RecordedCall:
         self._now = now
         self._log.add_frame(frame, audio, now, output=output)
         if output:
-            self._watch.answered()
+            self._watch.due_since = None
 
     def looked_up(self, model: str, lookup: str, asked: tuple[str, ...], answer: str) -> None:
         """The engines of a model have answered what a name means."""

@@ -118,8 +118,8 @@ class SendQueue:
             direct = None if self._frames or self._closing else self._send_now
             if direct and direct(data, TEXT):
                 self._sent += 1
-                if self.on_frame:
-                    self.on_frame(data)
+                if on_frame := self.on_frame:
+                    on_frame(data)
                 return
             self.send_frames((Frame("text", data),))
         elif (event := read_server_event(data)) is not None:

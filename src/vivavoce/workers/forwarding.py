@@ -177,7 +177,7 @@ class Forwarder:
         self, request: web.Request, handler: Handler, owner: Place, cluster: Cluster
     ) -> web.StreamResponse:
         may_be_served_here = _may_be_served_here(request)
-        if may_be_served_here and cluster.is_suspected(owner.node):
+        if may_be_served_here and cluster.known.is_suspected(owner.node):
             return await handler(request)
         address = await cluster.address_of(owner.node)
         if address is None:
@@ -190,7 +190,7 @@ class Forwarder:
         except (aiohttp.ClientError, TimeoutError) as exc:
             log.warning("the node at %s does not answer: %s", address, exc)
             cluster.forwarded["unreachable"] += 1
-            cluster.suspect(owner.node)
+            cluster.known.suspect(owner.node)
             if may_be_served_here or _is_end(request):
                 return await handler(request)
             if await cluster.has_left(owner.node):

@@ -10,6 +10,7 @@ import aiohttp
 
 from tests import idle_clock
 from tests.server import scripted, serving, serving_until_killed, wait_until_answer_is_stored
+from tests.transports.test_resume import the_ticket
 from tests.transports.webrtc.call_stage import Client
 from vivavoce.store.sqlite import SQLiteStore
 
@@ -71,7 +72,11 @@ def test_new_call_within_the_grace_time_has_the_call_id_the_session_and_the_answ
                 await first.ask()
                 await first.until("output_audio_buffer.started")
                 created = first.events[0]
+            ticket = the_ticket(server)
+            claimed_before = ticket.epoch
             async with calling(server.http, created) as second:
+                assert the_ticket(server) is ticket
+                assert ticket.epoch > claimed_before
                 assert second.location == first.location
                 assert second.events[0]["resumed"] is True
                 assert second.events[0]["session"]["id"] == created["session"]["id"]

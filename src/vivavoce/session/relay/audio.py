@@ -217,7 +217,7 @@ class RelayOutput:
             audio = base64.b64decode(event.delta)
         except ValueError:
             return
-        self._add(event.response_id, event.item_id, self._ledger(event.item_id), audio, now)
+        self._add((event.response_id, event.item_id, self._ledger(event.item_id)), audio, now)
 
     def pass_like(self, event: UpstreamEvent, raw: bytes) -> None:
         """From now on audio of this item passes without being decoded."""
@@ -232,12 +232,11 @@ class RelayOutput:
         if (found := self._frames.read(frame)) is None:
             return None
         form, event_id, audio = found
-        self._add(*self._passing, audio, now)
+        self._add(self._passing, audio, now)
         return form, event_id, len(audio)
 
-    def _add(
-        self, response_id: str, item_id: str, ledger: Ledger | None, audio: bytes, now: float
-    ) -> None:
+    def _add(self, place: tuple[str, str, Ledger | None], audio: bytes, now: float) -> None:
+        response_id, item_id, ledger = place
         pcm = self._decoder.feed(audio)
         self._shared.playback.add(response_id, item_id, pcm, now)
         if ledger is not None:
