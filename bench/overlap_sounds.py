@@ -5,7 +5,7 @@ benchmark in the voices of REPORT_VOICES are for the report. No text of the repo
 benchmark is among those of TRAINED.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import product, repeat
 
 import numpy as np
@@ -79,10 +79,10 @@ async def trained(variations: int, seed: int = 1) -> AsyncIterator[tuple[str, Sc
                 yield voice, _scenario(kind, "", make(random), random, asked)
 
 
-async def reported() -> AsyncIterator[tuple[str, Scenario]]:
+async def reported(voices: Sequence[str]) -> AsyncIterator[tuple[str, Scenario]]:
     """Voice and scenario: interruptions and backchannels of the benchmark, all in each voice."""
-    async with speaking(REPORT_VOICES) as say:
-        for voice in REPORT_VOICES:
+    async with speaking(voices) as say:
+        for voice in voices:
             asked = {voice: pcm16(await say(QUESTION, voice))}
             for one in await over_answer(say, repeat(voice), asked):
                 yield voice, one

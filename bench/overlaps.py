@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bench.dialogues import INTERRUPTIONS
 from bench.figures import Figure, percentile, spread
-from bench.overlap_sounds import reported, trained
+from bench.overlap_sounds import REPORT_VOICES, reported, trained
 from bench.replay_engines import engines
 from bench.report import parser_of, show
 from bench.turns_replay import Replay
@@ -92,7 +92,9 @@ class Recording(Replay):
 async def _record(given: argparse.Namespace) -> None:
     at_hand = await engines()
     with given.file.open("wb") as file:
-        async for voice, one in reported() if given.report else trained(given.variations):
+        async for voice, one in (
+            reported(given.voices) if given.report else trained(given.variations)
+        ):
             file.write(msgspec.json.encode(Recording(one, at_hand).record(voice)) + b"\n")
             file.flush()
             if len(at_hand.stt.known) > 1000:
@@ -209,7 +211,8 @@ def main() -> None:
         action.set_defaults(run=run)
         if name == "record":
             action.add_argument("--report", action="store_true")
-            action.add_argument("--variations", type=int, default=1)
+            action.add_argument("--voices", nargs="+", default=REPORT_VOICES, help="of --report")
+            action.add_argument("--variations", type=int, default=1, help="of training")
     given = parser.parse_args()
     asyncio.run(given.run(given))
 

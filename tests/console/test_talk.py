@@ -203,15 +203,14 @@ def test_microphone_refused_then_allowed_then_lost_is_shown() -> None:
         navigator.mediaDevices.getUserMedia = async (wanted) => {
           await decided;
           if (!window.allowed) throw new DOMException("no", "NotAllowedError");
-          return (window.microphone = await ask(wanted));
+          return (window.opened = await ask(wanted));
         };
     """
 
     async def main() -> None:
         async with (
             serving(scripted(stt={"transcripts": ["here I am"]})) as server,
-            recorded_hum((0.5, 0), (0.6, 0.5), (10, 0)) as recording,
-            open_console(server.http, recording) as console,
+            open_console(server.http) as console,
         ):
             page = console.page
             await page.add_init_script(controlled)
@@ -227,9 +226,10 @@ def test_microphone_refused_then_allowed_then_lost_is_shown() -> None:
             await console.click("Use microphone")
             await expect(page.locator("#mute")).to_be_visible()
             await expect(console.banner).to_be_hidden()
+            await console.speak(0.6)
             await console.wait_for_transcript("here I am")
             await page.evaluate(
-                "window.microphone.getAudioTracks()[0].dispatchEvent(new Event('ended'))"
+                "window.opened.getAudioTracks()[0].dispatchEvent(new Event('ended'))"
             )
             await expect(console.banner).to_contain_text("The microphone was disconnected")
             await expect(page.locator("#use-microphone")).to_be_visible()

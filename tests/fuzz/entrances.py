@@ -33,6 +33,7 @@ from vivavoce.protocol.codec import GA
 from vivavoce.protocol.wire import Frame, WireProtocol
 from vivavoce.settings import RelayModel, Settings
 from vivavoce.store.sqlite import SQLiteStore
+from vivavoce.transports.frame_guard import MAX_MESSAGE_BYTES
 
 CASES_A_CONNECTION = 40
 MAX_WRONG = 20  # then a run ends
@@ -161,6 +162,8 @@ class SocketEntrance(EventEntrance):
     def _closed(self, raw: bytes) -> str:
         assert self._socket is not None
         code, self._socket = self._socket.close_code, None
+        if code == 1009 and len(raw) > MAX_MESSAGE_BYTES:
+            return "closed 1009"
         try:
             raw.decode()
         except UnicodeDecodeError:

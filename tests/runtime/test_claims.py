@@ -239,6 +239,24 @@ def test_time_of_one_session_in_two_processes_that_know_nothing_of_each_other_is
     with_store(script)
 
 
+def test_conversation_that_is_resumed_is_stored_for_as_long_again() -> None:
+    async def script(store: InlineSQLite) -> None:
+        keep_s = ResumeSettings().keep_seconds
+        async with process(store, "one") as one, process(store, "two") as two:
+            caller = await called(one)
+            await caller.leave()
+            await pass_time(0.9 * keep_s)
+            again = await two.call(caller.token)
+            await pass_time(1.0)
+            two.conversations.cut = True  # as if it had died
+            await pass_time(0.9 * keep_s)
+            third = await one.call(caller.token)
+            assert again.ticket.checkpoint is not None
+            assert third.ticket.checkpoint is not None
+
+    with_store(script)
+
+
 def test_clock_of_a_store_that_was_never_reached_is_that_of_the_machine() -> None:
     async def main() -> None:
         async with InlineSQLite(":memory:", wall_clock=now) as store:

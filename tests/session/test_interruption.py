@@ -172,6 +172,14 @@ def test_trained_judge_weighs_length_level_and_words() -> None:
     assert judge(replace(soft, words="It's a"), eager) == "interruption"
 
 
+def test_trained_judge_asks_for_lower_odds_of_the_first_96_ms() -> None:
+    first = Overlap(96, early=True, level_db=2.0)
+    assert judge(first, DEFAULT) == "interruption"
+    assert judge(replace(first, sound_ms=97), DEFAULT) == "undecided"
+    assert judge(replace(first, level_db=1.5), DEFAULT) == "undecided"
+    assert judge(first, InterruptionSettings(trained_odds=1.0)) == "undecided"
+
+
 def test_trained_judge_takes_a_hum_without_words_for_no_interruption() -> None:
     hum = Overlap(300, early=True, level_db=6.0, brightness=0.01, language="en")
     assert judge(hum, DEFAULT) == "undecided"

@@ -275,13 +275,15 @@ def test_guard_lets_go_of_the_reader_and_its_message_at_the_end(how: str) -> Non
 
 
 async def closing(reader: asyncio.StreamReader) -> tuple[int, str]:
-    """Code and reason of the close frame that ends a stream."""
+    """Code and reason of the close frame."""
     async with asyncio.timeout(60):
-        rest = await reader.read()
-    at = rest.rindex(b"\x88")
-    length = rest[at + 1]
-    assert at + 2 + length == len(rest)
-    return int.from_bytes(rest[at + 2 : at + 4], "big"), rest[at + 4 :].decode()
+        while True:
+            opcode, length = await reader.readexactly(2)
+            if length >= 126:
+                length = int.from_bytes(await reader.readexactly(2 if length == 126 else 8), "big")
+            payload = await reader.readexactly(length)
+            if opcode == 0x88:
+                return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
 
 def served(script: Any) -> None:
@@ -312,6 +314,7 @@ def test_unmasked_frame_that_comes_with_the_request_closes_the_connection() -> N
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         )
         writer.write(head.encode() + b"\x81\x02{}")
+        await reader.readuntil(b"\r\n\r\n")
         assert (await closing(reader))[0] == 1002
         writer.close()
 

@@ -259,8 +259,6 @@ class Resumption:
         if (other := self._served.get(ticket.key)) is not None:
             other.supersede()
         ticket.runner = runner
-        if ticket.checkpoint is not None:
-            ticket.kept_at = self._now
         self._served[ticket.key] = ticket
 
     def end(self, ticket: Ticket) -> None:

@@ -55,6 +55,9 @@ SOFT_DB = -1.5
 BURST_MS = (0, 700, 500)
 """A soft sound of up to this length, with one or two words that do not interrupt, is a backchannel:
 "hmm" is recognised as "them", "mmm" as "am I"."""
+FIRST_MS, FIRST_ODDS = 96, 0.35
+"""Up to the first length the trained judge asks for so much lower log odds: what begins as loud as
+a turn is seldom a backchannel, and those that become as loud do so later."""
 MAX_HUM = 0.02
 """A sound of at most this brightness is a hum, see brightness(): "mm-hm" has 0.01, vowels have 0.03
 to 0.2, consonants more."""
@@ -322,7 +325,8 @@ def _odds_interrupt(rest: set[str], overlap: Overlap, settings: InterruptionSett
     """Whether the trained judge takes a sound for an interruption; a hum without words is none."""
     if _is_hum(overlap) and not rest:
         return False
-    return odds(_evidence(rest, overlap)) >= settings.trained_odds
+    lower = FIRST_ODDS if overlap.sound_ms <= FIRST_MS else 0.0
+    return odds(_evidence(rest, overlap)) >= settings.trained_odds - lower
 
 
 def _evidence(rest: set[str], overlap: Overlap) -> OverlapEvidence:

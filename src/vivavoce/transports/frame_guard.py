@@ -24,6 +24,7 @@ MESSAGE_TIMEOUT_S = 60.0  # from the first byte of a message to its last
 MAX_UNFINISHED_BYTES = 256 * 1024 * 1024  # of unfinished messages, all connections together
 MAX_FRAMES_AT_ONCE = 250  # 1 ms with aiohttp's own work; then other callbacks may run
 POLL_S = 0.005  # pause until aiohttp's queue accepts more
+LINGER_S = 2.0  # after a failure, for the client to read the close frame
 UNCOUNTED_BYTES = 64 * 1024  # bytes of each connection: what one read of a socket may bring
 
 PROTOCOL_ERROR = 1002
@@ -129,6 +130,7 @@ class GuardedReader:
         "_budget",
         "_charged",
         "_continuing",
+        "_ended",
         "_protocol",
         "_queue",
         "_reader",
@@ -153,6 +155,25 @@ class GuardedReader:
         self._charged = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timed = 0  # which message the timer began with
+        self._ended: asyncio.Future[None] | None = None  # of the connection: see discard()
+
+    @property
+    def failed(self) -> bool:
+        """Whether no more of what comes is used."""
+        return self._reader is None
+
+    async def discard(self) -> None:
+        """Drop what still comes, until the client closes, at most for LINGER_S.
+
+        The system resets a connection that is closed with unread input, and a client that was still
+        sending would not get the close frame.
+        """
+        if self._transport.is_closing():
+            return
+        self._ended = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(RuntimeError):  # it is closing, or reads
+            self._transport.resume_reading()
+        await asyncio.wait([self._ended], timeout=LINGER_S)
 
     def take(self, data: bytes) -> bool:
         """See PassingReader. No data waits here while a read is taken."""
@@ -171,6 +192,8 @@ class GuardedReader:
         if self._reader is not None:
             self._reader.feed_eof()
         self._release()
+        if self._ended and not self._ended.done():
+            self._ended.set_result(None)
 
     def _feed(self, data: bytes) -> tuple[bool, bytes]:
         try:
@@ -265,6 +288,7 @@ class GuardedSocket(DirectSocket, web.WebSocketResponse):
         "_decode_text",
         "_guard",
         "_head",
+        "_lingers",
         "_max_msg_size",
         "_protocols",
         "_receive_timeout",
@@ -277,6 +301,7 @@ class GuardedSocket(DirectSocket, web.WebSocketResponse):
         self._budget = budget
         self._guard: GuardedReader | None = None
         self._head = (0, 0, b"")
+        self._lingers = False
 
     def _post_start(self, request: web.BaseRequest, protocol: Any, writer: Any) -> None:
         connection: Any = request.protocol
@@ -305,4 +330,17 @@ class GuardedSocket(DirectSocket, web.WebSocketResponse):
         failure = self._guard.failure if self._guard else None
         if failure is not None and code == failure.code:
             message = str(failure).encode()
-        return await super().close(code=code, message=message, drain=drain)
+        if self._closed or self._guard is None or not self._guard.failed:
+            return await super().close(code=code, message=message, drain=drain)
+        self._lingers = True
+        try:
+            closed = await super().close(code=code, message=message, drain=drain)
+            await self._guard.discard()
+        finally:
+            self._lingers = False
+            self._close_transport()
+        return closed
+
+    def _close_transport(self) -> None:
+        if not self._lingers:
+            super()._close_transport()
