@@ -21,7 +21,9 @@ from vivavoce.session.ledger import Ledger
 from vivavoce.session.relay.outbox import Outbox
 
 PIECE_BYTES = 4096
-"""The most recent audio is kept in one piece of at least this length, and dropped by as much."""
+"""Recent audio is dropped by as much; short pieces are joined to pieces of at least this length."""
+SHORT_BYTES = 1024
+"""Longer pieces are kept as they are: that copies nothing."""
 
 
 class RecentAudio:
@@ -31,7 +33,7 @@ class RecentAudio:
 
     def __init__(self) -> None:
         self._bound = 0
-        self._pieces: list[bytearray] = []
+        self._pieces: list[bytes | bytearray] = []  # joined pieces are bytearrays
         self._size = 0  # of all pieces
 
     @property
@@ -45,12 +47,14 @@ class RecentAudio:
         self._bound = size
 
     def add(self, pcm: bytes) -> None:
-        pieces = self._pieces
-        if pieces and len(pieces[-1]) < PIECE_BYTES:
-            pieces[-1] += pcm
+        pieces, size = self._pieces, len(pcm)
+        if size > SHORT_BYTES:
+            pieces.append(pcm)
+        elif pieces and isinstance(last := pieces[-1], bytearray) and len(last) < PIECE_BYTES:
+            last += pcm
         else:
             pieces.append(bytearray(pcm))
-        self._size += len(pcm)
+        self._size += size
         if self._size - self._bound > PIECE_BYTES:
             self._drop()
 
@@ -64,7 +68,7 @@ class RecentAudio:
         while excess > 0:
             first = len(pieces[0])
             if first > excess:
-                del pieces[0][:excess]
+                pieces[0] = pieces[0][excess:]
             else:
                 del pieces[0]
             self._size -= min(first, excess)
