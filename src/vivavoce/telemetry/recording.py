@@ -234,8 +234,9 @@ class OnsetLevels:
         found = []
         for chunk in self._chunks:
             if chunk.at + len(chunk.audio) // BYTES_PER_SAMPLE > first and chunk.at < last:
-                windows = np.frombuffer(chunk.audio, "<i2").reshape(-1, WINDOW).astype(np.float32)
-                levels = np.sqrt(np.vecdot(windows, windows) / WINDOW)
+                windows = np.frombuffer(chunk.audio, "<i2").reshape(-1, WINDOW)
+                samples = windows.astype(np.float32)
+                levels = np.sqrt(np.vecdot(samples, samples) / WINDOW)
                 levels[crossings(windows) >= MIN_CROSSINGS] *= -1
                 found.append((chunk.at, [round(level, 2) for level in levels.tolist()]))
                 self._needed = chunk.at + len(windows) * WINDOW

@@ -20,7 +20,8 @@ from vivavoce.audio.formats import to_samples
 from vivavoce.protocol.session import SemanticVad, ServerVad, TurnDetection
 from vivavoce.session.endpointing import PAUSE_RULES
 
-Samples: TypeAlias = NDArray[np.float32]
+Samples: TypeAlias = NDArray[np.int16]
+Numbers: TypeAlias = NDArray[np.floating]
 
 WINDOW = 768  # samples at 24 kHz: 32 ms, the window of Silero
 ONSET_WINDOWS = 2
@@ -220,28 +221,28 @@ def hisses(pcm: bytes) -> bool:
     """Whether PCM ends in an "s" or the like: windows that are louder than an earlier one by
     MIN_RISE_DB and change their sign often."""
     windows = _windows(pcm)
-    if not len(windows):
+    hissing = crossings(windows[-HISS_WINDOWS:]) >= MIN_CROSSINGS
+    if np.count_nonzero(hissing) < MIN_HISSING:
         return False
     levels = _levels(windows)
     loud = levels[-HISS_WINDOWS:] >= levels.min() * 10 ** (MIN_RISE_DB / 20)
-    hissing = crossings(windows[-HISS_WINDOWS:]) >= MIN_CROSSINGS
-    return int((loud & hissing).sum()) >= MIN_HISSING
+    return bool(np.count_nonzero(loud & hissing) >= MIN_HISSING)
 
 
-def crossings(windows: Samples) -> Samples:
+def crossings(windows: Samples) -> Numbers:
     """The share of the samples of each row that differ in sign from the one before."""
-    negative = np.signbit(windows)
-    shares: Samples = (negative[:, 1:] != negative[:, :-1]).mean(axis=1)
-    return shares
+    changes = (windows[:, 1:] ^ windows[:, :-1]) < 0
+    return np.array([np.count_nonzero(row) / WINDOW for row in changes])  # a mean takes longer
 
 
 def _windows(pcm: bytes) -> Samples:
     """The whole windows at the end of PCM, [n, WINDOW]."""
-    samples = np.frombuffer(pcm, "<i2").astype(np.float32)
+    samples = np.frombuffer(pcm, "<i2")
     return samples[len(samples) % WINDOW :].reshape(-1, WINDOW)
 
 
-def _levels(windows: Samples) -> Samples:
+def _levels(windows: Samples) -> Numbers:
     """The root mean square of each row, at least MIN_LEVEL."""
-    levels: Samples = np.maximum(np.sqrt(np.square(windows).mean(axis=1)), MIN_LEVEL)
+    samples = windows.astype(np.float32)
+    levels: Numbers = np.maximum(np.sqrt(np.vecdot(samples, samples) / WINDOW), MIN_LEVEL)
     return levels
