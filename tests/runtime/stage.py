@@ -22,6 +22,7 @@ from vivavoce.engines.scripted.scripts import (
     TurnScript,
     VADScript,
 )
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.client import AnyClientEvent, InputAudioAppend, ItemCreate, ResponseCreate
 from vivavoce.protocol.items import InputText, Message
 from vivavoce.protocol.responses import Response
@@ -171,7 +172,7 @@ class RecordingPeer:
         self.events.append(event)
         self._news.set()
 
-    def send_raw(self, data: bytes) -> None:
+    def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         assert self.closed is None, "sent after the close"
         self.raw.append(data)
         self._news.set()

@@ -3,25 +3,33 @@
 import asyncio
 import base64
 import json
+import ssl
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
+from aiohttp import web
 
 from tests import idle_clock
 from tests.fake_upstream import Answer, FakeUpstream
 from tests.transports.test_relay import TIMEOUT_S, relaying
 from tests.transports.test_relay_faults import on_relay
+from vivavoce.engines.http import ClientSocket
 from vivavoce.protocol.upstream import read_upstream
 from vivavoce.runtime import relay_performer
 from vivavoce.runtime.runner import Runner
 from vivavoce.transports import websocket
+from vivavoce.transports.frame_guard import GuardedSocket, MemoryBudget
 from vivavoce.transports.send_queue import SendQueue
 
 WORDS = "one two three four five six seven eight nine ten"
 APPENDS = 40
 MAX_CALLS = 100
+TLS = Path(__file__).parent.parent / "data" / "tls"
 
 
 def appends() -> list[str]:
@@ -158,3 +166,48 @@ def test_append_that_the_policy_of_the_wire_refuses_is_answered_among_those_that
             assert [e["audio"] for e in session.events("input_audio_buffer.append")] == [good] * 3
 
     idle_clock.run(main())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_frame_over_tls_passes_both_sockets(run: Callable[[Any], None]) -> None:
+    """TLS has transports of its own, whose protocol is replaced, too."""
+    text, messages = b"a" * 200, []
+
+    async def echo(request: web.Request) -> web.StreamResponse:
+        socket = GuardedSocket(MemoryBudget(), compress=False, decode_text=False)
+        await socket.prepare(request)
+        socket.passes = socket.send_now
+        messages.append(await socket.receive())
+        return socket
+
+    async def main() -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(TLS / "certificate.pem", TLS / "key.pem")
+        app = web.Application()
+        app.router.add_get("/", echo)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        url = f"wss://127.0.0.1:{runner.addresses[0][1]}/"
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            aiohttp.ClientSession(ws_response_class=ClientSocket) as http,
+            http.ws_connect(url, ssl=False) as socket,
+        ):
+            assert isinstance(socket, ClientSocket)
+            passed: asyncio.Queue[bytes] = asyncio.Queue()
+
+            def take(text: bytes) -> bool:
+                passed.put_nowait(text)
+                return True
+
+            socket.passes = take
+            receiving = asyncio.create_task(socket.receive())
+            await asyncio.sleep(0)  # it waits now
+            assert socket.send_now(text)
+            assert await passed.get() == text
+            assert messages == []
+            receiving.cancel()
+        await runner.cleanup()
+
+    run(main())

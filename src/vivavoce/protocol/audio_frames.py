@@ -10,7 +10,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Literal, TypeAlias
 
-from pybase64 import b64decode
+from pybase64 import b64decode, b64encode
 
 from vivavoce.protocol.client import InputAudioAppend
 
@@ -18,8 +18,8 @@ AudioEvent: TypeAlias = Literal["input_audio_buffer.append", "response.output_au
 AudioForm: TypeAlias = tuple[bytes, bytes, bytes]
 """What frames have in common: up to the event_id, from there to the audio, and behind it. The
 second is empty where there is no event_id."""
-PassedAudio: TypeAlias = tuple[AudioForm, bytes, int]
-"""A frame that was recognised: its form, its event_id, and how many bytes of audio it has."""
+PassedAudio: TypeAlias = tuple[AudioForm, bytes, bytes]
+"""A frame that was recognised: its form, its event_id, b"" where there is none, and its audio."""
 
 MAX_ID_BYTES = 512
 MAX_BYTES = 128 * 1024
@@ -42,6 +42,17 @@ _KEY = re.compile(rb'"(\w+)"\s*:')
 _Parts: TypeAlias = Callable[[bytes], tuple[bytes, ...]]
 _NO_PARTS: _Parts = itemgetter(*[slice(0)] * 5)
 _is_id = re.compile(rb"%s{1,%d}" % (_TEXT, MAX_ID_BYTES)).fullmatch
+
+
+def is_exact(audio: bytes) -> bool:
+    """Whether framed() makes the same bytes: there is one base64 of audio that needs no padding."""
+    return not len(audio) % 3
+
+
+def framed(passed: PassedAudio) -> bytes:
+    """A frame that says the same as the one that was recognised."""
+    (before, after, tail), event_id, audio = passed
+    return b"".join((before, event_id, after, b64encode(audio), tail))
 
 
 class AudioFrames:
@@ -90,8 +101,8 @@ class AudioFrames:
             return InputAudioAppend(audio=audio)
         return InputAudioAppend(event_id=event_id.decode(), audio=audio)
 
-    def read(self, frame: bytes) -> tuple[AudioForm, bytes, bytes] | None:
-        """The form of a frame, its event_id, b"" where there is none, and its decoded audio.
+    def read(self, frame: bytes) -> PassedAudio | None:
+        """The parts of a frame, its audio decoded.
 
         None: the frame is not recognised. Most frames are as long as the one before: its parts are
         looked for once, and those of the others are in the same places.

@@ -16,8 +16,11 @@ class Peer(Protocol):
         """Queue an event. Never waits."""
         ...
 
-    def send_raw(self, data: bytes) -> None:
-        """Queue a GA server event, JSON. Never waits."""
+    def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
+        """Queue a GA server event, JSON. Never waits.
+
+        audio: what it says, if that is known; whoever keeps the frame may keep this instead.
+        """
         ...
 
     @property

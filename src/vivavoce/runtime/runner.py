@@ -185,7 +185,7 @@ class Runner:
                 return False
             if self._recorder is not None:
                 self._recorder.passed(frame, audio, now, output=True)
-            peer.send_raw(frame)
+            peer.send_raw(frame, audio)
             self._forwarded += 1
             if not self._forwarded % MEASURED_FRAMES:
                 self._measure("output", now)

@@ -5,7 +5,7 @@ import msgspec
 from vivavoce.audio.formats import BYTES_PER_SAMPLE
 from vivavoce.session.facts import SpokenWord
 
-MAX_PIECES = 100
+MAX_PIECES = 500
 """Pieces of audio that are not joined to the rest yet."""
 
 

@@ -65,14 +65,14 @@ class EntryLog:
 
     def add_frame(self, frame: bytes, audio: PassedAudio, now: float, *, output: bool) -> None:
         """A frame that passed a relay."""
-        form, event_id, size = audio
+        form, event_id, pcm = audio
         if form != self._forms[output]:
             self._keep_whole(frame, form, now, output=output)
             return
         if self._audio_run:
             self._keep_run()
         run = self._run
-        run += (now, output, event_id, size)
+        run += (now, output, event_id, len(pcm))
         if len(run) == 4 * MAX_RUN:
             self._keep_run()
 

@@ -23,6 +23,7 @@ import msgspec
 from vivavoce.audio.formats import BYTES_PER_MS
 from vivavoce.errors import EngineError
 from vivavoce.protocol import codec
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.session import (
     Audio,
@@ -161,7 +162,7 @@ class _Silent:
     def send(self, event: AnyServerEvent) -> None:
         """Nothing is to be done."""
 
-    def send_raw(self, data: bytes) -> None:
+    def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         """Nothing is to be done."""
 
     is_writable = True

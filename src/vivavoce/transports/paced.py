@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from vivavoce.audio.pacer import AHEAD_SECONDS, Pacer
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.wire import WireProtocol
 from vivavoce.runtime.tasks import Signal
@@ -37,7 +38,7 @@ class PacedPeer:
     def send(self, event: AnyServerEvent) -> None:
         self._queue.send(event)
 
-    def send_raw(self, data: bytes) -> None:
+    def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         self._queue.send_raw(data)
 
     @property

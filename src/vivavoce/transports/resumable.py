@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 from collections.abc import Iterable
-from itertools import islice
 
+from vivavoce.protocol.audio_frames import AudioForm, PassedAudio, framed, is_exact
 from vivavoce.protocol.codec import GA
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, SessionCreated
 from vivavoce.protocol.wire import Frame
@@ -26,8 +26,10 @@ _LOOK_BYTES = 256  # the first characters of a frame, which contain its event_id
 class History:
     """The text frames that a client was sent last. Positions count the frames of a session.
 
-    A relay adds 25 a second. Nothing but the frame is kept of each: no tuple, because the garbage
-    collector would visit the tuples of all sessions in one step, and no time.
+    A relay adds 25 a second. Of a frame of audio its parts are kept: the audio is also that of the
+    session, and a frame of it would take memory that was not touched before, which costs more time
+    than all else here. No tuple and no time is kept of each, because the garbage collector would
+    visit the tuples of all sessions in one step.
     """
 
     def __init__(self) -> None:
@@ -35,7 +37,10 @@ class History:
         """The position behind the last frame."""
         self.held = False
         """Whether no client is connected: then no frame is dropped."""
-        self._frames: list[bytes] = []  # an empty deque takes 760 bytes
+        # three lists, because an empty deque takes 760 bytes
+        self._kept: list[bytes] = []  # frames, and the audio of frames whose parts are kept
+        self._ids: list[bytes] = []  # the event_id of such frames, else b""
+        self._forms: list[AudioForm | None] = []  # and their form
         self._ends: list[int] = []  # what `end` was in each of the last seconds, while any is kept
         self._bytes = 0
         self._dropped = b""  # the beginning of the frame that was dropped last
@@ -45,14 +50,22 @@ class History:
     @property
     def begin(self) -> int:
         """The position of the first frame that is kept."""
-        return self.end - len(self._frames)
+        return self.end - len(self._kept)
 
     @property
     def is_full(self) -> bool:
         return self._bytes > MAX_HELD_BYTES
 
-    def add(self, frame: bytes) -> None:
-        self._frames.append(frame)
+    def add(self, frame: bytes, audio: PassedAudio | None = None) -> None:
+        """audio: what the frame says, if that is known."""
+        if audio is not None and is_exact(audio[2]):
+            form, event_id, frame = audio
+            self._forms.append(form)
+            self._ids.append(event_id)
+        else:
+            self._forms.append(None)
+            self._ids.append(b"")
+        self._kept.append(frame)
         self._bytes += len(frame)
         self.end += 1
         if self._bytes > MAX_KEPT_BYTES and not self.held:
@@ -63,7 +76,7 @@ class History:
     def since(self, position: int) -> list[Frame]:
         """All frames from a position on."""
         skipped = max(0, position - self.begin)
-        return [Frame("text", frame) for frame in islice(self._frames, skipped, None)]
+        return [Frame("text", self._frame(n)) for n in range(skipped, len(self._kept))]
 
     def bytes_since(self, position: int) -> int:
         return sum(len(frame.data) for frame in self.since(position))
@@ -71,21 +84,20 @@ class History:
     def behind(self, event_id: str) -> int | None:
         """The position behind the frame of an event; None: frames behind it are not kept."""
         wanted = f'"{event_id}"'.encode()
-        for back, frame in enumerate(reversed(self._frames)):
-            if wanted in frame[:_LOOK_BYTES]:
-                return self.end - back
+        for n in reversed(range(len(self._kept))):
+            if wanted in self._beginning(n):
+                return self.begin + n + 1
         return self.begin if wanted in self._dropped else None
 
     def release(self) -> None:
         """A client is connected again."""
         self.held = False
         self._drop()
-        if self._timer is None and self._frames:
+        if self._timer is None and self._kept:
             self._set_timer()
 
     def close(self) -> None:
-        self._frames.clear()
-        self._bytes = 0
+        self._drop_first(len(self._kept))
         if self._timer is not None:
             self._timer.cancel()
 
@@ -101,23 +113,35 @@ class History:
         self._ends.append(self.end)
         if len(self._ends) > KEPT_S // DROP_PAUSE_S:
             self._drop_first(max(0, self._ends.pop(0) - self.begin))
-        if self._frames:
+        if self._kept:
             self._set_timer()
         else:
             self._ends.clear()
 
     def _drop(self) -> None:
         count, left = 0, self._bytes
-        while left > MAX_KEPT_BYTES and count < len(self._frames) - 1:
-            left -= len(self._frames[count])
+        while left > MAX_KEPT_BYTES and count < len(self._kept) - 1:
+            left -= len(self._kept[count])
             count += 1
         self._drop_first(count)
 
     def _drop_first(self, count: int) -> None:
         if count:
-            self._dropped = self._frames[count - 1][:_LOOK_BYTES]
-        self._bytes -= sum(map(len, self._frames[:count]))
-        del self._frames[:count]
+            self._dropped = self._beginning(count - 1)
+        self._bytes -= sum(map(len, self._kept[:count]))
+        del self._kept[:count], self._ids[:count], self._forms[:count]
+
+    def _frame(self, n: int) -> bytes:
+        form = self._forms[n]
+        return self._kept[n] if form is None else framed((form, self._ids[n], self._kept[n]))
+
+    def _beginning(self, n: int) -> bytes:
+        """What contains the event_id of a frame."""
+        form = self._forms[n]
+        if form is None:
+            return self._kept[n][:_LOOK_BYTES]
+        before, after, _ = form
+        return b"".join((before, self._ids[n], after))[:_LOOK_BYTES]
 
 
 class ResumableLink:
@@ -148,9 +172,9 @@ class ResumableLink:
         else:
             self._hold(self._protocol.encode(event))
 
-    def send_raw(self, data: bytes) -> None:
+    def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         if self._queue is not None:
-            self._queue.send_raw(data)
+            self._queue.send_raw(data, audio)
         else:
             self._hold((Frame("text", data),))
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from aiohttp import ClientConnectionError, WSMsgType
 
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.codec import encode
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.upstream import read_server_event
@@ -62,7 +63,7 @@ class SendQueue:
 
         None: write() writes all frames.
         """
-        self.on_frame: Callable[[bytes], None] | None = None
+        self.on_frame: Callable[[bytes, PassedAudio | None], None] | None = None
         """Called with the data of each frame, in order, when it is to be sent."""
         self._protocol = protocol
         self._send_now = send_now
@@ -109,7 +110,7 @@ class SendQueue:
         else:
             self.send_frames(self._protocol.encode(event))
 
-    def send_raw(self, data: bytes) -> None:
+    def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         """Send a server event that is GA JSON already: unchanged if the client speaks GA.
 
         For another protocol it is translated; an unknown event is left out.
@@ -119,7 +120,7 @@ class SendQueue:
             if direct and direct(data, TEXT):
                 self._sent += 1
                 if on_frame := self.on_frame:
-                    on_frame(data)
+                    on_frame(data, audio)
                 return
             self.send_frames((Frame("text", data),))
         elif (event := read_server_event(data)) is not None:
@@ -130,7 +131,7 @@ class SendQueue:
             return
         for frame in frames:
             if self.on_frame:
-                self.on_frame(frame.data)
+                self.on_frame(frame.data, None)
             if not self._frames and self._goes_now(frame):
                 self._sent += 1
                 continue

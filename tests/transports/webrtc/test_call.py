@@ -10,6 +10,7 @@ import pytest
 
 from tests import idle_clock
 from tests.runtime.stage import MODELS, ScriptedEngines, make_runner, question, template
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.codec import GA, encode
 from vivavoce.protocol.server import AnyServerEvent, InputAudioCleared
 from vivavoce.protocol.session import ServerVad
@@ -67,7 +68,7 @@ class Listener:
     def send(self, event: AnyServerEvent) -> None:
         self.sent.append(event)
 
-    def send_raw(self, data: bytes) -> None:
+    def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         self.sent.append(data)
 
     def close(self, code: int, reason: str) -> None:

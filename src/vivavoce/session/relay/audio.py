@@ -133,15 +133,14 @@ class RelayInput:
         """The audio of a client's frame, if no rule touches it; then it is counted."""
         if (found := self._frames.read(frame)) is None:
             return None
-        form, event_id, audio = found
-        size = len(audio)
+        size = len(found[2])
         samples = (
             size // BYTES_PER_SAMPLE if self.format == "audio/pcm" else size * RATE // G711_RATE
         )
         if not self._rules.lets_audio_pass(samples, now):
             return None
-        self._keep(self._decoder.feed(audio))
-        return form, event_id, size
+        self._keep(self._decoder.feed(found[2]))
+        return found
 
     def take(self, audio: bytes, raw: bytes | None) -> None:
         """Take audio that had to be decoded, in the client's format, with its frame if that is a GA
@@ -231,9 +230,8 @@ class RelayOutput:
         """The audio of a frame that passes without being decoded; it is counted."""
         if (found := self._frames.read(frame)) is None:
             return None
-        form, event_id, audio = found
-        self._add(self._passing, audio, now)
-        return form, event_id, len(audio)
+        self._add(self._passing, found[2], now)
+        return found
 
     def _add(self, place: tuple[str, str, Ledger | None], audio: bytes, now: float) -> None:
         response_id, item_id, ledger = place

@@ -8,6 +8,7 @@ from typing import Any
 from aiortc import RTCDataChannel
 
 from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.rtvi_requests import CandidateText
 from vivavoce.protocol.server import AnyServerEvent
 from vivavoce.protocol.wire import WireProtocol
@@ -139,7 +140,7 @@ class Call:
         for listener in self._listeners:
             listener.send(event)
 
-    def send_raw(self, data: bytes) -> None:
+    def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         self._check_backlog()
         self._channel.send_raw(data)
         for listener in self._listeners:

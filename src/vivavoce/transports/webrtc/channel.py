@@ -16,6 +16,7 @@ import msgspec
 from aiortc import RTCDataChannel
 
 from vivavoce.errors import InvalidRequest
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.items import InputAudio, Message, OutputAudio, Part
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, ItemRetrieved
 from vivavoce.protocol.upstream import read_server_event
@@ -120,7 +121,7 @@ class EventChannel:
         """
         self._take(Waiting(event, tuple(self._protocol.encode(event))))
 
-    def send_raw(self, data: bytes) -> None:
+    def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         """Send a server event that is GA JSON already: unchanged if the client speaks GA.
 
         For another protocol it is translated; an unknown event is left out.

@@ -7,6 +7,7 @@ events. Only sidebands of this server get them.
 import asyncio
 
 from vivavoce.errors import EngineError, InvalidRequest, QuotaExceeded, StoreError, Unauthorized
+from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.upstream import Relay
@@ -71,7 +72,7 @@ class DirectCall:
         for listener in self._listeners:
             listener.send(event)
 
-    def send_raw(self, data: bytes) -> None:
+    def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         for listener in self._listeners:
             listener.send_raw(data)
 
