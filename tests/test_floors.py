@@ -43,6 +43,7 @@ FLOORS: dict[str, float] = {
     "starting": 2.2,
     "engines.worker": 2.5,
     "engines.process": 2.5,
+    "engines.worker_link": 2.5,
     "engines.host": 2.5,
     "engines.host_stream": 2.5,
     "engines.shared": 2.5,

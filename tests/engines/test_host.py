@@ -475,13 +475,13 @@ def test_serving_task_that_fails_is_logged_and_goes_on(
         async with host_of() as host:
             await host.loaded(object)
             process = host.processes[0]
-            take = process._take
+            take = process.receive
 
             def broken(report: object) -> None:
-                monkeypatch.setattr(process, "_take", take)
+                monkeypatch.setattr(process, "receive", take)
                 raise MemoryError
 
-            monkeypatch.setattr(process, "_take", broken)
+            monkeypatch.setattr(process, "receive", broken)
             with pytest.raises(EngineLost, match="was given up: MemoryError"):
                 await said(host, "count", 1)
             return await said(host, "count", 1)

@@ -37,7 +37,8 @@ import msgspec
 
 from vivavoce.engines.base import Residency
 from vivavoce.engines.host_stream import HostStream
-from vivavoce.engines.process import HostLimits, SharedProcess, WorkerProcess, WorkerSpec
+from vivavoce.engines.process import WorkerProcess
+from vivavoce.engines.worker_link import ChildLink, HostLimits, HubLink, WorkerLink, WorkerSpec
 from vivavoce.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -108,9 +109,10 @@ class WorkerHost(Generic[M]):
         return 1 if self.hub else self.limits.workers
 
     def _new_process(self) -> WorkerProcess:
-        if self.hub:
-            return SharedProcess(self._spec, self, self.hub)
-        return WorkerProcess(self._spec, self)
+        def connect() -> WorkerLink:
+            return HubLink(self._spec, self.hub) if self.hub else ChildLink(self._spec)
+
+        return WorkerProcess(self._spec, self, connect)
 
     async def load(self) -> None:
         """Wait until a process has loaded the model. Raises EngineError."""

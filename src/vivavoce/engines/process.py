@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import os
-import sys
-from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,23 +12,19 @@ import msgspec
 
 from vivavoce.engines.host_stream import HostStream
 from vivavoce.engines.worker import (
-    HEADER,
     FromWorker,
     HostFailed,
     InputTaken,
     OpenStream,
     Ping,
     Pong,
-    ShareHost,
-    StartWorker,
     StreamClosed,
     StreamOutput,
     ToWorker,
     WorkerReady,
-    decode_report,
-    packed,
     raw,
 )
+from vivavoce.engines.worker_link import CLOSE_TIMEOUT_S, WorkerLink, WorkerSpec
 from vivavoce.errors import EngineError, EngineLost
 from vivavoce.starting import server_listens
 
@@ -38,8 +33,6 @@ log = logging.getLogger(__name__)
 
 LOAD_TIMEOUT_S = 300.0
 """From the start of a process to its model being loaded."""
-CLOSE_TIMEOUT_S = 2.0
-"""For a process to end by itself."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
 """Between two starts of a process that ends soon."""
 SETTLED_S = 10.0
@@ -52,42 +45,6 @@ so that what was lost with the first can be done again at once."""
 MAX_STARVATION = 4
 """On a machine with too much to do, a process is given up after at most this often that time."""
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-MAX_FRAME_BYTES = 64 << 20
-MAX_COMPLAINT_BYTES = 4_000
-
-_COMMAND = "from vivavoce.engines.worker import main; main({!r})"
-
-
-class HostLimits(msgspec.Struct, frozen=True):
-    """Numbers of one host."""
-
-    workers: int = 1
-    streams_per_worker: int = 1
-    max_waiting: int = 1_000
-    """Streams that wait for a place; one more is refused."""
-    start_seconds: float = 20.0
-    """How long a stream waits for a process that is being started."""
-    wait_seconds: float = 10.0
-    """How long a stream waits for a place when all are taken."""
-    hang_seconds: float = 5.0
-    """Longer than any turn of the worker takes."""
-    nice: int = 0
-    """Added to the niceness of the process; above 0, the server comes first."""
-    idle_seconds: float = 0.0
-    """Processes without work for so long are ended; the next work starts others. 0: they stay."""
-    remedy: str = "raise its workers"
-    """What an operator can do when all places are taken."""
-
-
-class WorkerSpec(msgspec.Struct, frozen=True):
-    """What the processes of a host run."""
-
-    worker: str
-    """"module:Class"."""
-    options: object
-    name: str
-    """"kind:name" of the engine, as in its table of settings."""
-    limits: HostLimits
 
 
 class ProcessOwner(Protocol):
@@ -118,7 +75,10 @@ class ProcessOwner(Protocol):
 class WorkerProcess:
     """A process and its successors, one at a time; the streams in it."""
 
-    def __init__(self, spec: WorkerSpec, owner: ProcessOwner) -> None:
+    def __init__(
+        self, spec: WorkerSpec, owner: ProcessOwner, connect: Callable[[], WorkerLink]
+    ) -> None:
+        """connect: makes the link of the next process, which the link starts."""
         self.ready = False
         self.failure: str | None = None
         """Why the last process ended, in a sentence; None while there is one that works."""
@@ -130,8 +90,8 @@ class WorkerProcess:
         self._owner = owner
         self._streams: dict[int, HostStream[Any]] = {}
         self._opened = 0
-        self._process: Process | None = None
-        self._killed_for: str | None = None
+        self._connect = connect
+        self._link = connect()
         self._alive = False
         self._retired = False
         self._stopped = asyncio.Event()
@@ -140,16 +100,17 @@ class WorkerProcess:
         self._task = asyncio.create_task(self._run())
 
     @property
-    def _closing(self) -> bool:
+    def closing(self) -> bool:
+        """Whether close() was called."""
         return self._stopped.is_set()
 
     @property
     def memory_bytes(self) -> int | None:
         """Resident memory of the process; None: there is none, or it is not known."""
-        if self._process is None:
+        if (pid := self._link.pid) is None:
             return None
         try:
-            fields = Path(f"/proc/{self._process.pid}/statm").read_bytes().split()
+            fields = Path(f"/proc/{pid}/statm").read_bytes().split()
         except OSError:
             return None
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else None
@@ -201,23 +162,18 @@ class WorkerProcess:
         self._wanted.set()
 
     def send(self, order: ToWorker) -> None:
-        """Write without waiting: the windows of the streams bound what is under way."""
-        stdin = self._process.stdin if self._process else None
-        if stdin and not stdin.is_closing():  # uvloop raises RuntimeError for a dead process
-            stdin.write(packed(order))
+        """See WorkerLink.send()."""
+        self._link.send(order)
 
     def kill(self, reason: str = "") -> None:
-        """Kill the process; `reason` becomes the reason of its end."""
-        self._killed_for = self._killed_for or reason or None
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+        """See WorkerLink.kill()."""
+        self._link.kill(reason)
 
     async def close(self) -> None:
         """End the process and start none again."""
         self._stopped.set()
         self._wanted.set()
-        self._end_input()
+        self._link.end_input()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await asyncio.shield(self._task)
@@ -227,26 +183,23 @@ class WorkerProcess:
             self.kill()
             await self._task
 
-    def _end_input(self) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-
     async def _run(self) -> None:
         soon, loop = 0, asyncio.get_running_loop()  # processes in a row that ended soon
         await server_listens(unless=self._wanted)
-        while not self._closing:
+        while not self.closing:
             began = loop.time()
             try:
-                ended = await self._live()
+                self._link = self._connect()
+                ended = await self._link.run(self)
             except Exception as exc:
                 log.exception("[engines.%s] serving its worker process failed", self._spec.name)
-                ended = f"was given up: {type(exc).__name__}"
+                ended = f"its worker process was given up: {type(exc).__name__}"
             soon = 0 if self.ready and loop.time() - began >= SETTLED_S else soon + 1
             self._lost(ended)
             if self._retired:
                 self._owner.retired_ended(self)
                 return
-            if self._closing:
+            if self.closing:
                 return
             log.warning("%s; starting another", self.failure)
             if soon > 1:
@@ -262,9 +215,9 @@ class WorkerProcess:
     def _lost(self, ended: str) -> None:
         """The process is gone: its streams end."""
         started, self.ready = self.ready, False
-        self.failure = self._sentence(ended)
+        self.failure = ended if ended.startswith("[") else f"[engines.{self._spec.name}] {ended}"
         error: EngineError
-        if self._closing:
+        if self.closing:
             error = EngineError(f"[engines.{self._spec.name}] the engine was closed")
         else:
             error = EngineLost(self.failure)
@@ -273,57 +226,8 @@ class WorkerProcess:
         if not started:
             self._owner.start_failed()
 
-    def _sentence(self, ended: str) -> str:
-        return f"[engines.{self._spec.name}] its worker process {ended}"
-
-    async def _live(self) -> str:
-        """One process, from its start to its end; how it ended."""
-        try:
-            self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # the working directory holds no modules of ours
-                "-c",
-                _COMMAND.format(self._spec.worker),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
-            )
-        except OSError as exc:
-            return f"could not be started: {_reason(exc)}"
-        assert process.stdin
-        assert process.stdout
-        assert process.stderr
-        self._killed_for = None
-        complaint = asyncio.create_task(_last_line(process.stderr))
-        watch = asyncio.create_task(self._watch(process))
-        try:
-            if self._closing:
-                process.stdin.close()
-            self.send(StartWorker(raw(self._spec.options), self._spec.limits.nice))
-            await self._read(process.stdout)
-        except msgspec.MsgspecError:
-            self.kill("sent something that is no frame, and was killed")
-        finally:
-            watch.cancel()
-            code = await _ended(process)
-            await asyncio.wait({complaint}, timeout=CLOSE_TIMEOUT_S)
-            complaint.cancel()
-            self._process = None
-        if self._killed_for:
-            return self._killed_for
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        said = complaint.result() if complaint.done() and not complaint.cancelled() else ""
-        return f"{how} ({said})" if said else how
-
-    async def _read(self, source: asyncio.StreamReader) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                (size,) = HEADER.unpack(await source.readexactly(HEADER.size))
-                if size > MAX_FRAME_BYTES:
-                    raise msgspec.DecodeError("a frame is too long")
-                self._take(decode_report(await source.readexactly(size)))
-
-    def _take(self, report: FromWorker) -> None:
+    def receive(self, report: FromWorker) -> None:
+        """See LinkUser."""
         self._alive = True
         match report:
             case WorkerReady(hello):
@@ -331,10 +235,8 @@ class WorkerProcess:
                 self.loaded_at = self.loaded_at or asyncio.get_running_loop().time()
                 self.ready, self.failure = True, None
                 self._owner.assign_places()
-            case Pong():
+            case Pong() | HostFailed():  # the latter is for the link
                 pass
-            case HostFailed(reason):
-                self._killed_for = reason
             case StreamClosed(number, error, lost):
                 if number in self._streams:
                     name, kind = self._spec.name, EngineLost if lost else EngineError
@@ -347,7 +249,7 @@ class WorkerProcess:
                 if number in self._streams:  # else it was cancelled while this was on its way
                     self._streams[number].receive(report)
 
-    async def _watch(self, process: Process) -> None:
+    async def watch(self, pid: int) -> None:
         """Kill a process that does not load, or that answers nothing while it has a stream."""
         seconds = self._spec.limits.hang_seconds
         tick = seconds / PINGS
@@ -361,63 +263,17 @@ class WorkerProcess:
         while silent < seconds:
             await self._owed.wait()
             self._alive = False
-            before = _cpu_seconds(process.pid)
+            before = _cpu_seconds(pid)
             self.send(Ping())
             await asyncio.sleep(tick)
             if self._alive or not self._streams:
                 silent = 0.0
             else:
-                silent += working_seconds(before, _cpu_seconds(process.pid), tick)
+                silent += working_seconds(before, _cpu_seconds(pid), tick)
             if silent >= seconds * REPLACED_AFTER and not self._retired:
                 log.warning("%s; starting another", self.unanswered())
                 self._owner.replace(self)
         self.kill(f"gave no sign of life for {seconds:g} s, and was killed")
-
-
-class SharedProcess(WorkerProcess):
-    """In place of a process: a connection to the host of engines/shared.py that owns it."""
-
-    def __init__(self, spec: WorkerSpec, owner: ProcessOwner, hub: str) -> None:
-        """hub: the path of a Unix socket."""
-        self._hub = hub
-        self._writer: asyncio.StreamWriter | None = None
-        super().__init__(spec, owner)
-
-    def send(self, order: ToWorker) -> None:
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(packed(order))
-
-    def kill(self, reason: str = "") -> None:
-        self._killed_for = self._killed_for or reason or None
-        self._end_input()
-
-    def _end_input(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def _sentence(self, ended: str) -> str:
-        return ended if ended.startswith("[") else f"[engines.{self._spec.name}] {ended}"
-
-    async def _live(self) -> str:
-        """One connection. The host watches its processes."""
-        self._killed_for = None
-        try:
-            reader, self._writer = await asyncio.open_unix_connection(self._hub)
-        except OSError as exc:
-            return f"its host cannot be reached: {_reason(exc)}"
-        try:
-            if self._closing:
-                return "was closed"
-            spec = self._spec
-            limits = raw(msgspec.structs.replace(spec.limits, idle_seconds=0.0))
-            self.send(ShareHost(spec.worker, raw(spec.options), spec.name, limits))
-            await self._read(reader)
-        except msgspec.MsgspecError:
-            self._killed_for = "its host sent something that is no frame"
-        finally:
-            self._writer.close()
-            self._writer = None
-        return self._killed_for or "its host has closed the connection"
 
 
 def _cpu_seconds(pid: int) -> float | None:
@@ -445,36 +301,8 @@ def working_seconds(before: float | None, after: float | None, elapsed: float) -
     return min(elapsed, max(used, elapsed / MAX_STARVATION))
 
 
-def _reason(exc: OSError) -> str:
-    said = exc.strerror or str(exc)
-    # uvloop has no words for it when pipes cannot be made
-    unknown = said.startswith("Unknown error")
-    return "no descriptor, memory or process is free" if unknown else said
-
-
 async def _set_within(event: asyncio.Event, seconds: float) -> None:
     """Wait for the event, and no longer than that."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-
-
-async def _ended(process: Process) -> int:
-    """Let the process end, by force if it does not; its code."""
-    assert process.stdin
-    process.stdin.close()
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            return await process.wait()
-    except TimeoutError:
-        process.kill()
-        return await process.wait()
-
-
-async def _last_line(source: asyncio.StreamReader) -> str:
-    """What the process complained of last, shortened."""
-    tail = b""
-    while piece := await source.read(MAX_COMPLAINT_BYTES):
-        tail = (tail + piece)[-MAX_COMPLAINT_BYTES:]
-    lines = tail.decode(errors="replace").split("\n")
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")

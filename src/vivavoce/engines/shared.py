@@ -18,7 +18,6 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from vivavoce.engines.host import WorkerHost
-from vivavoce.engines.process import MAX_FRAME_BYTES, HostLimits
 from vivavoce.engines.worker import (
     HEADER,
     OUTPUT_WINDOW_BYTES,
@@ -40,6 +39,7 @@ from vivavoce.engines.worker import (
     decode_order,
     packed,
 )
+from vivavoce.engines.worker_link import MAX_FRAME_BYTES, HostLimits
 from vivavoce.errors import EngineError, EngineLost
 
 log = logging.getLogger(__name__)
