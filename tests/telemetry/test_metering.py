@@ -1,8 +1,10 @@
 """Sessions that reserve, book and end when a budget is spent."""
 
 import asyncio
+import gc
 import logging
 import random
+import weakref
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +30,7 @@ from vivavoce.session.facts import AccessEnded, BudgetLow, Received, UpstreamEve
 from vivavoce.store.base import AccountStore, Balance, StoreSettings, UsageRow
 from vivavoce.store.buffered import BufferedAccounts
 from vivavoce.store.sqlite import SQLiteStore
+from vivavoce.telemetry import metering
 from vivavoce.telemetry.metering import LEASE_S, SEAT_LEASE_S, STORE_LOST, Metering
 from vivavoce.telemetry.rating import PriceRef, Rater, Tariff
 from vivavoce.telemetry.reports import report
@@ -192,6 +195,38 @@ def test_session_books_who_used_what_and_what_it_cost(run: RunStage) -> None:
         assert (second.kind, second.model, second.nano_usd) == ("transcription", "asr", NANO // 100)
 
     run(main)
+
+
+def test_session_that_has_ended_is_freed_before_the_next_tick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metering, "REFRESH_S", 0.01)
+
+    class Ticked:
+        owner = Owner()
+        has_budgets = False
+
+        def end_access(self, reason: AccessEnded) -> None:
+            raise AssertionError
+
+        def tick(self) -> None:
+            ticked.set()
+
+    ticked = asyncio.Event()
+
+    async def main() -> None:
+        async with SQLiteStore(":memory:") as store, Stage(store) as stage:
+            session = Ticked()
+            stage.service.add(session)
+            async with asyncio.timeout(60):
+                await ticked.wait()
+            stage.service.discard(session)
+            alive = weakref.ref(session)
+            del session
+            gc.collect()
+            assert alive() is None
+
+    asyncio.run(main())
 
 
 def test_usage_reported_twice_is_booked_once(run: RunStage) -> None:

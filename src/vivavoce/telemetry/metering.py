@@ -366,8 +366,7 @@ class Metering:
         next_renewal = self.wall_clock() + RENEW_S
         while True:
             await asyncio.sleep(REFRESH_S)
-            for holder in tuple(self._holders):
-                holder.tick()
+            self._tick_holders()
             try:
                 await self.refresh()
                 if self._seats:
@@ -380,6 +379,12 @@ class Metering:
                 if not self.store.away:  # other errors are logged already
                     log.warning("%s", exc)
                 self._end_unpaid()
+
+    def _tick_holders(self) -> None:
+        """A function of its own: a variable of _tick() would hold the last session while it
+        sleeps."""
+        for holder in tuple(self._holders):
+            holder.tick()
 
     async def _renew(self) -> None:
         now = self.wall_clock()
