@@ -5,10 +5,11 @@ same hash tag, so that they are in one slot of a Redis cluster. How much is lost
 depends on a setting of Redis: `appendonly yes` with `appendfsync always` loses nothing.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 from redis.asyncio import Redis
@@ -28,6 +29,8 @@ from vivavoce.store.base import (
     SessionSave,
     UsageRow,
 )
+
+T = TypeVar("T")
 
 PREFIX = "{vivavoce}:"
 TIMEOUT_S = 5.0
@@ -284,7 +287,21 @@ class RedisStore:
 
     async def _call(self, command: Awaitable[Any]) -> Any:
         with _named():
-            return await command
+            return await cancellable(command)
+
+
+async def cancellable(command: Awaitable[T]) -> T:
+    """Await a command of the library, and raise the CancelledError that it has lost.
+
+    It uses asyncio.wait_for(), which in Python 3.11 returns as if nothing were wrong where what it
+    waits for is complete when the task is cancelled (python/cpython#86296, mended in 3.12).
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    result = await command
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from vivavoce.errors import StoreError
 from vivavoce.secret import Secret
 from vivavoce.store.cluster import ControlMessage, ProcessLease
-from vivavoce.store.redis import NOW, PREFIX
+from vivavoce.store.redis import NOW, PREFIX, cancellable
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class RedisCluster:
 
     async def _call(self, command: Awaitable[Any]) -> Any:
         try:
-            return await command
+            return await cancellable(command)
         except (RedisError, OSError) as exc:
             raise StoreError(f"the Redis server of the cluster cannot be used: {exc}") from exc
 
