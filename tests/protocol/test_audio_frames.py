@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.protocol import codec
-from vivavoce.protocol.audio_frames import AudioFrames
+from vivavoce.protocol.audio_frames import AudioFrames, framed, is_exact
 
 AUDIO = bytes(range(256)) * 4
 APPEND = "input_audio_buffer.append"
@@ -73,9 +73,18 @@ def test_delta_like_the_learnt_one_gives_its_audio(audio: bytes, event_id: str) 
 def test_frame_is_its_form_with_its_id_and_its_audio(audio: bytes, name: str) -> None:
     fields: dict[str, Any] = {"event_id": name} if name else {}
     frames = appends(append(**fields))
-    before, after, tail = frames.form or (b"", b"", b"")
-    text = base64.b64encode(audio)
-    assert before + name.encode() + after + text + tail == append(audio, **fields)
+    assert frames.form
+    assert framed((frames.form, name.encode(), audio)) == append(audio, **fields)
+
+
+def test_frame_is_made_again_to_the_byte_where_its_base64_is_the_only_one() -> None:
+    frames = deltas(delta())
+    padded = delta(b"12").replace(b"MTI=", b"MTJ=")  # the bits behind the audio are not 0
+    passed = frames.read(padded)
+    assert passed == frames.read(delta(b"12"))
+    assert passed
+    assert not is_exact(passed[2])
+    assert is_exact(b"123")
 
 
 @pytest.mark.parametrize("text", ["AA==", "AAA=", "AAAA", "////", "+/+/"])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.session.facts import SpokenWord
-from vivavoce.session.ledger import Ledger, SavedLedger
+from vivavoce.session.ledger import MAX_PIECES, Ledger, SavedLedger
 
 
 def a_ledger() -> Ledger:
@@ -70,6 +70,14 @@ def test_sound_that_was_given_up_leaves_its_length_and_its_words() -> None:
     ledger.audio.clear()
     ledger.cut(200)
     assert (ledger.samples, ledger.heard_text, ledger.heard_audio) == (300, "Good morning,", b"")
+
+
+def test_all_pieces_of_a_long_answer_are_kept() -> None:
+    ledger = Ledger()
+    pieces = [bytes((n % 256, 0)) for n in range(2 * MAX_PIECES + 1)]
+    for piece in pieces:
+        ledger.add(piece, ())
+    assert bytes(ledger.audio) == b"".join(pieces)
 
 
 def test_audio_behind_dropped_audio_is_not_kept() -> None:
