@@ -84,6 +84,7 @@ def test_frame_is_made_again_to_the_byte_where_its_base64_is_the_only_one() -> N
     assert passed == frames.read(delta(b"12"))
     assert passed
     assert not is_exact(passed[2])
+    assert framed(passed) == delta(b"12")
     assert is_exact(b"123")
 
 
