@@ -1,15 +1,19 @@
 """What every store does: values that expire, records, reservations and usage."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.store.redis_server import redis_store, redis_url
 from vivavoce.errors import StoreError
+from vivavoce.store import sqlite
 from vivavoce.store.base import (
     AccountStore,
     Balance,
@@ -340,6 +344,35 @@ async def main(path, name):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+
+
+def test_file_that_another_process_is_changing_is_opened_when_that_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 60.0)
+    connect, waits = sqlite3.connect, []
+
+    def connected(path: str, **options: Any) -> sqlite3.Connection:
+        # SQLite refuses at once, as it does where two processes begin together
+        made: sqlite3.Connection = connect(path, **(options | {"timeout": 0.0}))
+        return made
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        other.rollback()
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    monkeypatch.setattr(time, "sleep", wait)
+    other = connect(tmp_path / "s.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+
+    async def main() -> None:
+        async with SQLiteStore(str(tmp_path / "s.db")) as store:
+            await store.save("key", "mine", b"")
+
+    asyncio.run(main())
+    other.close()
+    assert len(waits) == 1
 
 
 def test_processes_that_share_a_sqlite_file_spend_a_budget_once(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ T = TypeVar("T")
 MAX_WAITING = 10_000
 """How many operations may wait for the thread; the next one fails."""
 BUSY_TIMEOUT_S = 5.0
+BUSY_RETRY_S = 0.02
 """How long to wait for another process that is writing."""
 
 _MIGRATIONS = (
@@ -236,7 +237,7 @@ class SQLiteStore:
     def _open(self, _: sqlite3.Connection | None) -> None:
         db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         self._connection = db
-        db.execute("PRAGMA journal_mode = WAL")
+        _use_wal(db)
         db.execute("PRAGMA synchronous = FULL")
         db.execute("BEGIN IMMEDIATE")
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
@@ -289,6 +290,24 @@ class SQLiteStore:
             raise _named(self._path, exc) from exc
         finally:
             self._waiting -= 1
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Use a write-ahead log.
+
+    Where several processes do so for a new file at the same moment, SQLite refuses all but one at
+    once: it does not wait for a lock that two connections want to strengthen.
+    """
+    ends_at = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends_at:
+                raise
+            time.sleep(BUSY_RETRY_S)
+        else:
+            return
 
 
 def _named(path: str, exc: sqlite3.Error) -> StoreError:
