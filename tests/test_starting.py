@@ -117,7 +117,10 @@ def test_garbage_is_collected_again_after_heavy_imports() -> None:
 def test_make_keeps_bytecode_whatever_the_environment_says() -> None:
     """A start without it takes twice the instructions."""
     shown = subprocess.run(
-        ("make", "--eval", 'shown:; @echo "[$$PYTHONDONTWRITEBYTECODE]"', "shown"),
+        (
+            *("make", "--no-print-directory"),
+            *("--eval", 'shown:; @echo "[$$PYTHONDONTWRITEBYTECODE]"', "shown"),
+        ),
         cwd=Path(__file__).parent.parent,
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,

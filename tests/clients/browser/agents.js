@@ -23,9 +23,9 @@ const weather = tool({
   },
 });
 
-function sessionWith(transport) {
+function sessionWith(transport, config = {}) {
   const agent = new RealtimeAgent({ name: "Guide", instructions: "Help.", tools: [weather] });
-  const session = new RealtimeSession(agent, { transport, model: "gpt-realtime" });
+  const session = new RealtimeSession(agent, { transport, model: "gpt-realtime", config });
   session.on("error", ({ error }) => seen.errors.push(String(error?.error?.message ?? error)));
   session.on("history_updated", (history) => (seen.history = structuredClone(history)));
   session.on("transport_event", ({ type }) => seen.events.push(type));
@@ -39,7 +39,10 @@ function sessionWith(transport) {
 
 window.call = async (server, key) => {
   const transport = new OpenAIRealtimeWebRTC({ baseUrl: `${server}/v1/realtime/calls` });
-  await sessionWith(transport).connect({ apiKey: key });
+  // longer than what is missing of a hum where the browser is late: it would be two turns
+  const turnDetection = { type: "server_vad", silence_duration_ms: 1500 };
+  const session = sessionWith(transport, { audio: { input: { turnDetection } } });
+  await session.connect({ apiKey: key });
   seen.callId = transport.callId;
 };
 
