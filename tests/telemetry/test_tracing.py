@@ -58,7 +58,7 @@ class Traced:
         self.session = SessionTrace(
             provider.get_tracer("t"),
             settings(served_by=ServedBy("m", "marin")),
-            "ada",
+            "laptop",
             wall_clock_ns=lambda: 1_000_000_000_000,
         )
 
@@ -66,7 +66,7 @@ class Traced:
         """By name: when it began, how long it lasted, and in which span it is."""
         spans = self._kept.get_finished_spans()
         names = {span.context.span_id: span.name for span in spans}
-        assert "ada" not in "".join(span.to_json() for span in spans)
+        assert "laptop" not in "".join(span.to_json() for span in spans)
         return {
             span.name: (
                 span.start_time / 1e9 - 1000,
