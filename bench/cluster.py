@@ -61,7 +61,7 @@ QUICK_CONVERSATIONS = 20
 KEY = "vv-a-key-of-the-load"
 TURNS_BEFORE = 2  # of each conversation, on average, between two faults
 BACK_TARGET_S = 2.0
-NOTICED_S = 0.5  # after a kill: all connections to the node are closed
+NOTICED_S = 0.5  # after the first connection to a killed node was closed: all are
 REDIS_AWAY_S = 4.0
 CUT_S = 8.0
 PROBES = 4  # conversations that are taken over while their node is cut off
@@ -86,6 +86,9 @@ class Scene:
     async def all_back(self) -> None:
         await until(lambda: all(talker.is_back for talker in self.talkers))
 
+    async def all_rest(self) -> None:
+        await until(lambda: all(talker.at_rest for talker in self.talkers))
+
 
 Phase = Callable[[Scene], Awaitable[list[Figure]]]
 
@@ -104,6 +107,7 @@ async def kill_node(scene: Scene) -> list[Figure]:
     totals.alive.clear()
     killed_at = time.perf_counter()
     victim.process.kill()
+    await until(lambda: totals.closes[NO_CLOSE] > before)
     await asyncio.sleep(NOTICED_S)
     await scene.all_back()
     cut_off = totals.closes[NO_CLOSE] - before
@@ -299,13 +303,17 @@ async def _lead(scene: Scene, node: Node) -> list[Talker]:
 
 
 async def _compare_all(scene: Scene) -> None:
-    """Everybody comes to rest, comes back once more, and compares all items."""
+    """Everybody comes to rest, comes back once more, and compares all items.
+
+    Whoever has lost a turn meanwhile says it again.
+    """
     for talker in scene.talkers:
         talker.resting = True
-    await until(lambda: all(talker.at_rest for talker in scene.talkers))
+    await scene.all_rest()
     for talker in scene.talkers:
         talker.drop()
     await scene.all_back()
+    await scene.all_rest()
 
 
 def _longest_wait(measure: str, scene: Scene, since: float) -> Figure:
