@@ -45,6 +45,9 @@ workers = 2
 [store]
 url = "redis://{redis}/0"
 
+[session]
+kept_audio_seconds = 20  # with 600, the default, memory grows for ten minutes
+
 [models.default]
 vad = "silero"
 turn = "scripted"
