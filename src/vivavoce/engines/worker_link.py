@@ -150,7 +150,7 @@ class ChildLink:
         assert process.stdin
         assert process.stdout
         assert process.stderr
-        complaint = asyncio.create_task(_last_line(process.stderr))
+        complaint = asyncio.create_task(last_line(process.stderr))
         watch = asyncio.create_task(user.watch(process.pid))
         try:
             if user.closing:
@@ -253,7 +253,7 @@ async def _ended(process: Process) -> int:
         return await process.wait()
 
 
-async def _last_line(source: asyncio.StreamReader) -> str:
+async def last_line(source: asyncio.StreamReader) -> str:
     """What the process complained of last, shortened."""
     tail = b""
     while piece := await source.read(MAX_COMPLAINT_BYTES):

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from vivavoce.errors import InvalidRequest, VoiceError
-from vivavoce.protocol import json, server
+from vivavoce.protocol import server
 from vivavoce.protocol.beta_client import (
     AnyBetaEvent,
     BetaAudio,
@@ -25,6 +25,7 @@ from vivavoce.protocol.codec import (
     BETA_SUBPROTOCOL,
     SUBPROTOCOL,
     Reader,
+    audio_delta,
     checked,
     realtime_opening,
     realtime_refusal,
@@ -227,7 +228,7 @@ class Beta:
 
     def _encoded(self, event: AnyServerEvent) -> tuple[bytes, ...]:
         if isinstance(event, server.OutputAudioDelta):
-            return (_encoder.encode(_audio_delta(event)),)
+            return (_encoder.encode(audio_delta(BetaAudioDelta, event)),)
         if isinstance(event, NotInBeta):
             return ()
         if isinstance(event, SameInBeta):
@@ -280,17 +281,6 @@ class Beta:
         message = error.message.replace(error.param, param)
         error = msgspec.structs.replace(error, param=param, message=message)
         return msgspec.structs.replace(event, error=error)
-
-
-def _audio_delta(event: server.OutputAudioDelta) -> BetaAudioDelta:
-    return BetaAudioDelta(
-        event_id=event.event_id,
-        response_id=event.response_id,
-        item_id=event.item_id,
-        output_index=event.output_index,
-        content_index=event.content_index,
-        delta=json.base64_text(event.delta),
-    )
 
 
 def _conversation(event: server.SessionCreated) -> server.ConversationCreated:

@@ -5,7 +5,7 @@ does not allow it, because clients write null into optional fields.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -46,6 +46,7 @@ _LOOK = 4096  # bytes at either end
 CLIENT_TYPES = tuple(sorted(str(event.__struct_config__.tag) for event in AnyClientEvent.__args__))
 
 E_co = TypeVar("E_co", covariant=True)
+T = TypeVar("T")
 
 
 class Envelope(msgspec.Struct):
@@ -125,7 +126,7 @@ def decode(raw: bytes | str) -> AnyClientEvent:
 def encode(event: AnyServerEvent) -> bytes:
     """A server event in GA JSON."""
     if type(event) is OutputAudioDelta:
-        return _encoder.encode(_audio_delta(event))
+        return _encoder.encode(audio_delta(_EncodedAudioDelta, event))
     return _encoder.encode(event)
 
 
@@ -133,8 +134,9 @@ class _EncodedAudioDelta(PartEvent, frozen=True, kw_only=True, tag="response.out
     delta: msgspec.Raw
 
 
-def _audio_delta(event: OutputAudioDelta) -> _EncodedAudioDelta:
-    return _EncodedAudioDelta(
+def audio_delta(kind: Callable[..., T], event: OutputAudioDelta) -> T:
+    """The event as a struct of that kind, which has its fields and `delta` as a JSON string."""
+    return kind(
         event_id=event.event_id,
         response_id=event.response_id,
         item_id=event.item_id,

@@ -23,6 +23,7 @@ from vivavoce.engines.base import BaseEngine, Capabilities, ChatEvent, ChatReque
 from vivavoce.engines.http import HttpClient, PositiveSeconds, ResponseTimeouts
 from vivavoce.engines.openai.llm import OpenAILLM, OpenAILLMSettings
 from vivavoce.engines.remote import RemoteServer, ServerKind
+from vivavoce.engines.worker_link import last_line
 from vivavoce.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ MIN_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
 END_NOTICE_S = 0.5
 """From a server that refuses connections to the end of its process."""
 CLOSE_TIMEOUT_S = 3.0
-MAX_COMPLAINT_BYTES = 4_000
 ALL_LAYERS = 999
 _START = """
 import os, signal, sys
@@ -181,7 +181,7 @@ class LlamaLLM(BaseEngine):
         assert process.stdin
         assert process.stderr
         process.stdin.write(f"{key}\n".encode())
-        complaint = asyncio.create_task(_last_line(process.stderr))
+        complaint = asyncio.create_task(last_line(process.stderr))
         ending = asyncio.create_task(process.wait())
         watching = asyncio.create_task(self._watch(port))
         try:
@@ -234,15 +234,6 @@ async def _end(process: Process, ending: "asyncio.Task[int]") -> None:
         if not ending.done():
             process.kill()
     await asyncio.wait((ending,))
-
-
-async def _last_line(source: asyncio.StreamReader) -> str:
-    """What it complained of last, shortened."""
-    tail = b""
-    while piece := await source.read(MAX_COMPLAINT_BYTES):
-        tail = (tail + piece)[-MAX_COMPLAINT_BYTES:]
-    lines = tail.decode(errors="replace").split("\n")
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
 
 def _found(settings: LlamaSettings) -> tuple[str, str]:
