@@ -11,6 +11,7 @@ from tests.store.line import InlineSQLite
 from vivavoce.errors import InvalidRequest, StoreError
 from vivavoce.runtime.checkpoint_queue import STORE_TIMEOUT_S
 from vivavoce.runtime.resume import ResumeSettings, Resumption
+from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.store.base import SessionClaim, SessionSave
 from vivavoce.testing.virtual_time import run
 
@@ -41,12 +42,17 @@ class LostStore(SlowStore):
         raise StoreError("the store cannot be reached")
 
 
+def two_checkpoints() -> tuple[Checkpoint, Checkpoint]:
+    """Of one session: before and after a message."""
+    session = a_session()
+    first = session.checkpoint(0.0)
+    write(session, "Hello.")
+    return first, session.checkpoint(0.0)
+
+
 def test_client_that_comes_back_at_once_has_the_checkpoint_that_is_being_stored() -> None:
     async def main() -> None:
-        session = a_session()
-        first = session.checkpoint(0.0)
-        write(session, "Hello.")
-        last = session.checkpoint(0.0)
+        first, last = two_checkpoints()
         async with (
             SlowStore() as store,
             Resumption(store, ResumeSettings(), wall_clock=lambda: -100.0) as resumption,
@@ -76,10 +82,7 @@ def test_client_that_comes_back_while_the_store_is_away_has_what_waits_here(
     stored_before: bool,
 ) -> None:
     async def main() -> None:
-        session = a_session()
-        first = session.checkpoint(0.0)
-        write(session, "Hello.")
-        last = session.checkpoint(0.0)
+        first, last = two_checkpoints()
         async with (
             SlowStore() as store,
             Resumption(store, ResumeSettings(), wall_clock=lambda: -100.0) as resumption,
@@ -132,10 +135,7 @@ def test_session_that_was_resumed_here_before_has_what_waits_and_not_what_is_sto
     """It was resumed from the session itself, so its epoch is above that of the store."""
 
     async def main() -> None:
-        session = a_session()
-        first = session.checkpoint(0.0)
-        write(session, "Hello.")
-        last = session.checkpoint(0.0)
+        first, last = two_checkpoints()
         async with (
             SlowStore() as store,
             Resumption(store, ResumeSettings(), wall_clock=lambda: -100.0) as resumption,
@@ -202,10 +202,7 @@ class LateStore(SlowStore):
 
 def test_client_that_goes_while_it_claims_leaves_the_words_that_were_not_stored_yet() -> None:
     async def main() -> None:
-        session = a_session()
-        first = session.checkpoint(0.0)
-        write(session, "Hello.")
-        last = session.checkpoint(0.0)
+        first, last = two_checkpoints()
         async with (
             LateStore() as store,
             Resumption(store, ResumeSettings(), wall_clock=lambda: -100.0) as resumption,
