@@ -19,7 +19,8 @@ class Peer(Protocol):
     def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         """Queue a GA server event, JSON. Never waits.
 
-        audio: what it says, if that is known; whoever keeps the frame may keep this instead.
+        audio: the audio of the frame and the bytes around it, where they are known; a peer that
+        keeps sent frames may keep these instead.
         """
         ...
 
