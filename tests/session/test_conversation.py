@@ -401,7 +401,9 @@ def test_saved_conversation_has_audio_words_and_heard_positions() -> None:
         SavedEntry(voiced("a").item, {0: "hello"}, 1),
         SavedEntry(
             spoken_item("b", "one"),
-            ledger=SavedLedger((("one ", 0), ("two ", WORD)), 2 * WORD, heard=WORD),
+            ledger=SavedLedger(
+                (SpokenWord("one ", 0), SpokenWord("two ", WORD)), 2 * WORD, heard=WORD
+            ),
         ),
     )
     restored = a_conversation()

@@ -94,7 +94,7 @@ def test_saved_ledger_has_words_and_lengths_but_no_audio() -> None:
     ledger = a_ledger()
     ledger.cut(150)
     assert ledger.save() == SavedLedger(
-        words=(("Good ", 0), ("morning, ", 100), ("Ada. ", 200)),
+        words=(SpokenWord("Good ", 0), SpokenWord("morning, ", 100), SpokenWord("Ada. ", 200)),
         samples=300,
         heard=150,
     )

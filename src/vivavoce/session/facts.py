@@ -182,7 +182,7 @@ class GenerationFinished(Struct, frozen=True):
     tokens: TokenCounts | None = None
 
 
-class SpokenWord(Struct, frozen=True):
+class SpokenWord(Struct, frozen=True, array_like=True):
     """Text with the space that follows it; its audio begins at sample `at` of the answer."""
 
     text: str

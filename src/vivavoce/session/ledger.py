@@ -12,7 +12,7 @@ MAX_PIECES = 500
 class SavedLedger(msgspec.Struct, frozen=True):
     """A ledger in a checkpoint: without audio."""
 
-    words: tuple[tuple[str, int], ...]
+    words: tuple[SpokenWord, ...]
     samples: int
     heard: int | None
 
@@ -95,8 +95,7 @@ class Ledger:
             or len(saved.words) != len(self._words)
             or (saved.samples, saved.heard) != (self.samples, heard)
         ):
-            words = tuple((word.text, word.at) for word in self._words)
-            saved = self._saved = SavedLedger(words, self.samples, heard)
+            saved = self._saved = SavedLedger(tuple(self._words), self.samples, heard)
         return saved
 
     @classmethod
@@ -104,5 +103,5 @@ class Ledger:
         ledger = cls()
         ledger.samples = saved.samples
         ledger.heard = saved.heard
-        ledger._words = [SpokenWord(text, at) for text, at in saved.words]
+        ledger._words = list(saved.words)
         return ledger

@@ -45,7 +45,7 @@ from vivavoce.protocol.items import InputAudio, InputText, Item, Message
 T = TypeVar("T")
 
 _STEPS = 16  # taken at once before other tasks may run
-_REMEMBERED = 100  # of the things that tests look up afterwards
+_REMEMBERED = 20  # of the things that tests look up afterwards
 _ARGUMENTS_CHUNK = 16  # characters, so that arguments come in pieces as they do from models
 _WORD = re.compile(r"\S+")
 _TOKEN = re.compile(r"\s*\S+\s*")
