@@ -3,7 +3,8 @@
 A server of two workers with an engine in a process of its own (espeak), Redis, and an upstream
 server to which half of the conversations are relayed. In turn a worker is killed, the engine's
 process is killed, Redis is killed and started again, and the upstream server is gone for a while.
-The conversations are those of bench/cluster_talk.py. Run it by `python -m bench.soak --faults`.
+The conversations are those of bench/cluster_talk.py, each of TURNS_PER_SESSION turns; then another
+begins. Run it by `python -m bench.soak --faults`.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from bench.soak import (
     REPORT_SECONDS,
     SAMPLE_SECONDS,
     SETTLE_SECONDS,
+    TURNS_PER_SESSION,
     WARM_SECONDS,
     Sample,
     slope,
@@ -159,22 +161,19 @@ async def soak(seconds: float, sessions: int, every_s: float) -> list[Figure]:
     totals, samples, failed = Totals(), list[Sample](), list[str]()
     speech, quiet = await sentence(), appends(silence(2.0), FRAME_MS)
     async with _stage() as stage:
-        talkers = [
-            Talker(
-                (HOST, stage.port),
-                "",
-                speech,
-                quiet,
-                totals,
-                random.Random(n),
-                model=("default", "far")[n % 2],
-            )
-            for n in range(sessions)
-        ]
+        chance = random.Random(0)
+
+        def talker(n: int) -> Talker:
+            model = ("default", "far")[n % 2]
+            address, seed = (HOST, stage.port), chance.random()
+            return Talker(address, "", speech, quiet, totals, random.Random(seed), model=model)
+
+        talkers = [talker(n) for n in range(sessions)]
         await asyncio.gather(*(talker.open() for talker in talkers))
         until = time.perf_counter() + seconds
         beside = [
             asyncio.create_task(talk(talkers)),
+            asyncio.create_task(_renew(talkers, talker)),
             asyncio.create_task(_watch(stage, totals, samples)),
         ]
         try:
@@ -209,6 +208,17 @@ async def _break(stage: Stage, until: float, every_s: float, failed: list[str]) 
         print(f"  {fault.__name__}", file=sys.stderr, flush=True)
         await fault()
         failed.append(fault.__name__)
+
+
+async def _renew(talkers: list[Talker], talker: Callable[[int], Talker]) -> None:
+    """Let another conversation begin in the place of each that has had its turns."""
+    while True:
+        for n, old in enumerate(talkers):
+            if old.uttered >= TURNS_PER_SESSION and old.at_rest:
+                await old.leave()
+                talkers[n] = talker(n)
+                await talkers[n].come_back()
+        await asyncio.sleep(1.0)
 
 
 async def _watch(stage: Stage, totals: Totals, samples: list[Sample]) -> None:
