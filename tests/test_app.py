@@ -1,6 +1,7 @@
 """The server is composed, refuses to start with wrong settings, and stops by signals."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -107,6 +108,16 @@ def serving(
             await task
 
     asyncio.run(main())
+
+
+def test_served_server_decides_itself_when_all_objects_are_visited_for_garbage() -> None:
+    before = gc.get_threshold()
+
+    async def script(server: RunningServer) -> None:
+        assert gc.get_threshold()[2] > 1_000_000 > before[2]
+
+    serving(script)
+    assert gc.get_threshold() == before
 
 
 def test_engine_of_two_models_is_built_once() -> None:

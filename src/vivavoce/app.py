@@ -33,6 +33,7 @@ from vivavoce.protocol.session import Audio, AudioInput, AudioOutput, RealtimeSe
 from vivavoce.reloading import Generations, Reloader, Replacement
 from vivavoce.routes import application, auth_of
 from vivavoce.runtime.admission import Admission
+from vivavoce.runtime.full_collections import FullCollections
 from vivavoce.runtime.load import LoadProbe
 from vivavoce.runtime.moderation import built_moderation
 from vivavoce.runtime.pools import pools_of
@@ -259,6 +260,7 @@ class _Server(msgspec.Struct):
                 self.place
             ),
             LoadProbe(sessions.admission.note, self.metrics.lag.observe) as sessions.load,
+            FullCollections(sessions),
             cluster or nullcontext(),
         ):
             await _until_stopped(settings, sessions, partial(announce, built, address), reloader)

@@ -61,13 +61,13 @@ def test_sessions_while_one_runs_counts_it() -> None:
         sessions = make_sessions()
         first, second = ServedSession(sessions), ServedSession(sessions)
         await asyncio.sleep(0)
-        assert len(sessions) == 2
+        assert (len(sessions), sessions.ended) == (2, 0)
         first.runner.post(Disconnected())
         await first.serving
-        assert len(sessions) == 1
+        assert (len(sessions), sessions.ended) == (1, 1)
         second.serving.cancel()
         await asyncio.wait([second.serving])
-        assert len(sessions) == 0
+        assert (len(sessions), sessions.ended) == (0, 2)
 
     run(main())
 

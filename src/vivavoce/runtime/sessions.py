@@ -202,6 +202,8 @@ class Sessions:
         self._context = Counted(context)
         self._wall_clock = wall_clock
         self._runners: dict[Runner, _OpenSession] = {}
+        self.ended = 0
+        """Sessions that have ended so far."""
         self._ended_audio = (0, 0)  # samples of input and output, of sessions that have ended
         self.admission: Admission | None = None
         """Measures whether this process is overloaded; None: that is not measured."""
@@ -374,6 +376,7 @@ class Sessions:
             opened.end()
             if self._runners.pop(runner, None):
                 opened.context.give_back()
+            self.ended += 1
             self._ended_audio = self._summed(runner)
             self.live.remove(session_id)
             if not self._runners:
