@@ -81,7 +81,12 @@ def test_check_of_a_server_without_events_is_refused() -> None:
 @pytest.mark.parametrize(
     ("url", "options", "sentence"),
     [
-        (NOWHERE, {}, "ws://127.0.0.1:9/v1/realtime is not checked: "),
+        (
+            NOWHERE,
+            {},
+            "ws://127.0.0.1:9/v1/realtime is not checked: no server answers at "
+            "ws://127.0.0.1:9/v1/realtime: connection refused; start one with `vivavoce serve`",
+        ),
         (NOWHERE, {"only": ("no.such",)}, "--only no.such matches no check; see --list"),
         (NOWHERE, {"against": "openai"}, "a URL and --against openai exclude each other"),
         ("", {"against": "openai"}, "--against openai needs a key: set OPENAI_API_KEY"),

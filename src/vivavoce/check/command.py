@@ -89,7 +89,9 @@ def check_server(url: str, options: CheckOptions, console: Console, notes: Conso
             print_table(report, console)
         return FAILED if report.count("failed") else PASSED
     except (SettingsError, AudioError) as exc:
-        notes.print(f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False)
+        notes.print(
+            f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False, soft_wrap=True
+        )
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
