@@ -19,7 +19,7 @@ import msgspec
 from vivavoce.audio.formats import BYTES_PER_MS
 from vivavoce.errors import VoiceError
 from vivavoce.secret import Secret
-from vivavoce.talk.client import connect_error, without_query
+from vivavoce.talk.client import connect_error, error_message, without_query
 
 FRAME_MS: Final = 40
 MAX_ANSWER_S: Final = 3.0
@@ -116,7 +116,7 @@ class Caller:
         elif kind == "error":
             error = msgspec.json.decode(data).get("error") or {}
             if error.get("code") != "response_cancel_not_active":
-                self._fail(str(error.get("message", "error"))[:200])
+                self._fail((error_message(error) or "error")[:300])
 
     def _note(self, stage: str, at: float) -> None:
         self._seen.setdefault(stage, at)

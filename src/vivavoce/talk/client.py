@@ -257,6 +257,15 @@ async def connect(
         yield WebSocketConnection(socket, timeouts)
 
 
+def error_message(error: object) -> str:
+    """The message of an error event's `error`, with the remedy for a wrong key; "" without one."""
+    fields = error if isinstance(error, dict) else {}
+    message = str(fields.get("message") or "")
+    if fields.get("code") == "invalid_api_key":
+        return f"{message} This command takes it from --api-key or OPENAI_API_KEY."
+    return message
+
+
 def connect_error(place: str, exc: Exception) -> str:
     """Why there is no connection to that address, and the remedy, in one sentence."""
     match exc:
