@@ -63,6 +63,7 @@ class SileroVAD(BaseEngine):
 
     def __init__(self, settings: SileroSettings) -> None:
         """Raises SettingsError: there are no weights."""
+        self.pack = "" if settings.weights else PACK  # it is not deleted while it is used
         self._path = Path(settings.weights) if settings.weights else packaged_weights()
         if not self._path.is_file():
             raise SettingsError(
