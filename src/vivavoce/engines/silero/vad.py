@@ -74,6 +74,7 @@ class SileroVAD(BaseEngine):
         self._network: _Network | None = None
         self._free: list[int] = []
         self._states = np.zeros((0, _STATE), np.float32)  # a row is a stream
+        self._gathered = np.empty((_ROWS, _STATE), np.float32)  # those of one batch
 
     async def __aenter__(self) -> Self:
         # 2 ms of file and arithmetic: no thread is worth it.
@@ -113,7 +114,8 @@ class SileroVAD(BaseEngine):
             row, stream = rows[0], streams[rows[0]]
             return self._network(self._states[stream : stream + 1], windows[row : row + 1])
         which = [streams[row] for row in rows]
-        states = self._states[which]
+        states = self._gathered[: len(which)]
+        np.take(self._states, which, 0, states, "clip")  # "raise" would make a copy
         found = self._network(states, windows if len(rows) == len(windows) else windows[rows])
         self._states[which] = states
         return found
