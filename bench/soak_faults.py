@@ -214,7 +214,8 @@ async def _renew(talkers: list[Talker], talker: Callable[[int], Talker]) -> None
     """Let another conversation begin in the place of each that has had its turns."""
     while True:
         for n, old in enumerate(talkers):
-            if old.uttered >= TURNS_PER_SESSION and old.at_rest:
+            old.resting = old.uttered >= TURNS_PER_SESSION
+            if old.resting and old.at_rest:
                 await old.leave()
                 talkers[n] = talker(n)
                 await talkers[n].come_back()

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +16,11 @@ import msgspec
 import pytest
 
 from tests.engines.plugins import install
+from tests.server import scripted
+from tests.server import serving as serving_vivavoce
 from tests.talk.scripted_server import OPENING, RESPONSE, Script, serving
 from vivavoce.cli import cli
+from vivavoce.limits.keys import hash_of
 from vivavoce.talk.options import TalkOptions
 
 FULL = Path("/dev/full")
@@ -297,6 +301,16 @@ def test_key_added_is_shown_once_and_listed_without_its_text(
     assert capsys.readouterr().out == "kind,name,team,state\nuser,ada,math,active\n"
 
 
+@pytest.mark.parametrize("name", ["ada", "ada.smith", "ada@home", 'a "b" c'])
+def test_line_of_a_new_key_is_taken_as_settings(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    cli(["keys", "new", name], result_action="return_value")
+    said = capsys.readouterr()
+    keys = tomllib.loads(said.err.partition("In the settings:\n")[2])["keys"]
+    assert keys == {name: hash_of(said.out.strip())}
+
+
 def test_budget_set_is_listed_with_what_is_left(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,13 +337,34 @@ def test_budget_set_is_listed_with_what_is_left(
         (("budgets", "set", "all", "much", "usd", "day"), "'much' is not an amount; write it as"),
         (("usage", "--since", "soon"), "since 'soon' is not a date; write it as 2026-11-28."),
         (("usage", "--by", "mood"), "Usage cannot be grouped by 'mood'; only by day, key, user"),
-        (("users", "set", "a:b"), "Expected `str` matching regex"),
+        (("users", "set", "a:b"), "'a:b' cannot be the name of a key, user or team; names are 1"),
+        (("keys", "add", "a b"), "'a b' cannot be the name of a key, user or team; names are 1"),
+        (("keys", "add", "x", "--days", "0"), "--days is a number of days above 0; without it"),
+        (("keys", "add", "x", "--max-sessions", "-1"), "--max-sessions and --max-requests are 0"),
     ],
 )
 def test_mistake_about_accounts_is_named(
     refused: Refused, command: tuple[str, ...], said: str
 ) -> None:
     assert refused(*command, settings=STORE).startswith(f"vivavoce: {said}")
+
+
+def test_recordings_of_a_server_that_refuses_or_is_not_there_name_the_remedy(
+    refused: Refused,
+) -> None:
+    async def main() -> str:
+        keys = {"ada": hash_of("vv-key")}
+        async with serving_vivavoce(msgspec.structs.replace(scripted(), keys=keys)) as server:
+            return await asyncio.to_thread(refused, "recordings", "--url", server.http)
+
+    assert asyncio.run(main()).endswith(
+        "the server does not accept the key (401); give an admin key with --api-key or in "
+        "VIVAVOCE_API_KEY, made by: vivavoce keys add NAME --admin"
+    )
+    assert refused("recordings", "--url", "http://127.0.0.1:9") == (
+        "vivavoce: no server answers at http://127.0.0.1:9: connection refused; start one with "
+        "`vivavoce serve`"
+    )
 
 
 def test_store_that_does_not_exist_is_named(refused: Refused) -> None:

@@ -24,13 +24,20 @@ from vivavoce.cli import cli
 from vivavoce.engines import registry, worker
 from vivavoce.engines.host import WorkerHost
 from vivavoce.limits.prices import ModelPrice
+from vivavoce.models import CANDIDATES, Surroundings
 from vivavoce.providers import PROVIDERS, add_providers
 from vivavoce.runtime.cluster import ClusterSettings
 from vivavoce.runtime.moderation import ModerationSettings
 from vivavoce.runtime.tools import ToolSettings
 from vivavoce.runtime.voice_rules import VoiceRule
 from vivavoce.session.policy import Policy
-from vivavoce.settings import CascadeModel, RelayModel, ServerSettings, SessionSettings
+from vivavoce.settings import (
+    CascadeModel,
+    RelayModel,
+    ServerSettings,
+    SessionSettings,
+    Settings,
+)
 from vivavoce.settings_sources import _CHAT, _TELEPHONY, load_tree
 from vivavoce.store.base import StoreSettings
 from vivavoce.telemetry.recorder import RecorderSettings
@@ -144,6 +151,19 @@ def test_links_all_resolve(path: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
     dead = [link for link in links if "://" not in link and not (path.parent / link).exists()]
     assert dead == []
+
+
+def test_readme_banner_gives_the_reasons_that_the_server_gives() -> None:
+    shown = re.findall(r"^    (clean|speaker) +none: (.+)$", page("README.md"), re.MULTILINE)
+    nothing = Surroundings(Settings(), local_servers=())
+
+    async def main() -> dict[str, str]:
+        last = {kind: candidates[-1] for kind, candidates in CANDIDATES.items()}
+        found = {kind: await each.condition(nothing) for kind, each in last.items()}
+        return {kind: each.reason for kind, each in found.items() if each}
+
+    reasons = asyncio.run(main())
+    assert dict(shown) == {kind: reasons[kind] for kind in ("clean", "speaker")}
 
 
 def test_readme_program_is_answered() -> None:

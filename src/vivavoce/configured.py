@@ -300,13 +300,14 @@ class ConfiguredEngines:
 
     async def remove(self, name: str) -> None:
         """See Inventory. Raises EngineError: it is in use, or not here."""
-        for each in self.residents():
-            if name != each.model:
-                continue
-            if not each.on_demand:
+        for each in self._entered:
+            if name in (each.model, getattr(each.engine, "pack", "")):
                 raise EngineError(
                     f"the model {name} is that of {each.id}; take it out of the settings first"
                 )
+        for each in self.residents():
+            if name != each.model:
+                continue
             if each.engine.users:
                 raise EngineError(f"the model {name} is in use; try again later")
             await each.engine.unload()

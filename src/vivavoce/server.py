@@ -31,8 +31,10 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 ACCEPT_RETRY_S = 0.1
 HANDLER_TIMEOUT_S = 2.0  # at shutdown, for requests that are being handled
-MMAP_THRESHOLD_BYTES = 128 * 1024  # larger blocks go back to the system as soon as they are freed
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+TRIM_THRESHOLD_BYTES = 128 * 1024  # at the end of the heap; more goes back to the system
+MMAP_THRESHOLD_BYTES = 32 * 1024  # larger blocks go back to the system as soon as they are freed
+MOST_MAPPED = 16_384  # blocks, of the 65,530 mappings that Linux lets a process have
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # mallopt(3)
 _ASSUMED_DESCRIPTORS = 1024  # if the limit of the process is unknown
 _ASSUMED_IN_USE = 32
 
@@ -73,14 +75,17 @@ def fix_malloc_thresholds() -> None:
 
     By default the first large block that is freed, such as a message of some MiB, raises the size
     from which blocks are mapped singly. Audio of later sessions then lands on the heap, and
-    resident memory stays where the busiest minute has left it. Does nothing with other libraries.
+    resident memory stays where the busiest minute has left it. The audio of one turn has some 50
+    KiB: on the heap, between small blocks that stay, it would leave holes that only grow. Does
+    nothing with other libraries.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    mallopt(_M_TRIM_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
     mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+    mallopt(_M_MMAP_MAX, MOST_MAPPED)
 
 
 def max_connections(settings: ServerSettings) -> int:

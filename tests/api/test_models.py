@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import aiohttp
+import msgspec
 import openai
 import pytest
 
@@ -10,6 +12,7 @@ from tests.api.audio_stage import stage
 from tests.server import scripted, serving
 from vivavoce.limits.keys import hash_of
 from vivavoce.media import files
+from vivavoce.settings import RelayModel
 
 
 def test_model_list_has_the_configured_models() -> None:
@@ -25,6 +28,25 @@ def test_model_list_has_the_configured_models() -> None:
         "created": 1_700_000_000,
         "owned_by": "vivavoce",
     }
+
+
+def test_relays_are_among_the_models_and_not_among_those_of_speech() -> None:
+    settings = scripted()
+    relay = RelayModel(upstream="ws://127.0.0.1:9/v1/realtime", api_key="sk-upstream")
+    settings = msgspec.structs.replace(settings, models={**settings.models, "gpt": relay})
+
+    async def main() -> tuple[list[str], str, list[str]]:
+        async with serving(settings) as server, aiohttp.ClientSession(server.http) as http:
+            listed = await (await http.get("/v1/models")).json()
+            named = await (await http.get("/v1/models/gpt")).json()
+            speech = await (await http.get("/v1/audio/models")).json()
+            return (
+                [model["id"] for model in listed["data"]],
+                named["id"],
+                [model["id"] for model in speech["data"]],
+            )
+
+    assert idle_clock.run(main()) == (["default", "gpt"], "gpt", ["default"])
 
 
 @pytest.mark.parametrize("name", ["gpt-4o", "meta-llama/Llama-3"])

@@ -17,6 +17,7 @@ from tests.test_packs_command import WEIGHTS, offer, wheel_of
 from vivavoce import configured
 from vivavoce.engines import packs, pulling
 from vivavoce.engines.packs import Pack, PackFile
+from vivavoce.engines.scripted.engines import ScriptedVAD
 from vivavoce.limits.keys import hash_of
 from vivavoce.settings import Settings
 from vivavoce.settings_sources import parse
@@ -101,6 +102,23 @@ def test_pack_is_pulled_named_listed_and_deleted_by_any_of_its_names(
         async with client.delete(url) as answer:
             assert answer.status == 404
         assert await ids(client) == ["scripted"]
+
+    served(test)
+
+
+def test_pack_of_the_voice_activity_detection_is_kept(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(cache, wheel_of(WEIGHTS))
+    monkeypatch.setattr(ScriptedVAD, "pack", "tiny", raising=False)
+
+    async def test(_: Server, client: aiohttp.ClientSession) -> None:
+        async with client.post("/v1/models/tiny") as answer:
+            assert answer.status == 200
+        async with client.delete("/v1/models/tiny") as answer:
+            assert answer.status == 409
+            message = (await answer.json())["error"]["message"]
+            assert "is that of vad:scripted; take it out of the settings first" in message
 
     served(test)
 

@@ -46,6 +46,11 @@ def test_config_names_what_serves_the_default_model(path: str) -> None:
     }
 
 
+def test_config_names_the_first_of_several_engines() -> None:
+    _, body = got("/config", scripted(models={"llm": ["scripted", "builtin"]}))
+    assert body["data"]["llm_provider"] == "scripted"
+
+
 @pytest.mark.parametrize("path", ["/api/v1/health", "/api/v1/ready"])
 def test_health_needs_no_key_and_names_the_request(path: str) -> None:
     status, body = got(path, msgspec.structs.replace(scripted(), keys={"me": hash_of("vv-key")}))

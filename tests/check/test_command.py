@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -14,6 +15,7 @@ from tests.check.faults import dropped, without
 from tests.server import serving
 from vivavoce.check.command import FAILED, PASSED, REFUSED, CheckOptions, check_server
 from vivavoce.cli import cli
+from vivavoce.limits.keys import hash_of
 from vivavoce.secret import Secret
 
 NOWHERE = "ws://127.0.0.1:9/v1/realtime"
@@ -78,10 +80,27 @@ def test_check_of_a_server_without_events_is_refused() -> None:
     assert "is not checked: no session.created came within 0.2 s" in notes
 
 
+def test_check_of_a_server_that_refuses_the_key_names_the_option() -> None:
+    async def main() -> tuple[int, str, str]:
+        settings = msgspec.structs.replace(fast_settings(), keys={"ada": hash_of("vv-key")})
+        async with serving(settings) as server:
+            return await asyncio.to_thread(run, server.http, api_key=Secret())
+
+    status, report, notes = asyncio.run(main())
+    assert (status, report) == (REFUSED, "")
+    assert "is not checked: Incorrect API key provided" in notes
+    assert notes.endswith("This command takes it from --api-key or OPENAI_API_KEY.\n")
+
+
 @pytest.mark.parametrize(
     ("url", "options", "sentence"),
     [
-        (NOWHERE, {}, "ws://127.0.0.1:9/v1/realtime is not checked: "),
+        (
+            NOWHERE,
+            {},
+            "ws://127.0.0.1:9/v1/realtime is not checked: no server answers at "
+            "ws://127.0.0.1:9/v1/realtime: connection refused; start one with `vivavoce serve`",
+        ),
         (NOWHERE, {"only": ("no.such",)}, "--only no.such matches no check; see --list"),
         (NOWHERE, {"against": "openai"}, "a URL and --against openai exclude each other"),
         ("", {"against": "openai"}, "--against openai needs a key: set OPENAI_API_KEY"),

@@ -542,6 +542,20 @@ TIMELINE: Final[dict[str, tuple[str, object]]] = {
             1,
         ],
     ),
+    "playback_that_goes_on_after_a_gap_has_not_ended": (
+        TURNS
+        + """
+          turns.setPlayingOn();
+          received(20, "response.created", { response: { id: "r" } });
+          turns.setPlaying("r", 30);
+          turns.setSilent(40);
+          turns.setPlayingOn();
+          const before = "silent" in turns.all[0].marks;
+          turns.setSilent(900);
+          return [before, turns.all[0].marks.silent];
+        """,
+        [False, 900],
+    ),
     "interrupted_turn_loses_its_end_of_playback": (
         TURNS
         + """

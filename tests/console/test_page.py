@@ -25,6 +25,13 @@ _UNLABELLED = """
 """
 
 
+_STATUS_WIDTHS = """() => {
+  const status = document.getElementById('status-text');
+  status.textContent = 'Running a tool · 12.34 s';
+  return [status.clientWidth, status.scrollWidth];
+}"""
+
+
 def test_every_tab_is_labelled_fits_and_is_reached_by_keyboard_and_the_theme_is_kept() -> None:
     async def main() -> None:
         async with (
@@ -50,6 +57,8 @@ def test_every_tab_is_labelled_fits_and_is_reached_by_keyboard_and_the_theme_is_
                         for one in await page.get_by_role(role).all():
                             await expect(one).to_have_accessible_name(re.compile(r"\S"))
                 assert await page.evaluate(_UNLABELLED) == []
+                shown, needed = await page.evaluate(_STATUS_WIDTHS)
+                assert needed <= shown
 
             background = "getComputedStyle(document.body).backgroundColor"
             await page.emulate_media(color_scheme="light")
@@ -111,6 +120,13 @@ def test_usage_is_plotted_from_what_was_booked(tmp_path: Path) -> None:
             assert 'xmlns="http://www.w3.org/2000/svg"' in svg
             assert "ada: $0.5000" in svg
             assert 'fill="rgb' in svg
+            await page.set_viewport_size(PHONE)
+            await page.reload()
+            await console.show_tab("Usage")
+            await expect(page.locator("#usage-status")).to_contain_text("$1.00 for")
+            label = await page.locator(".plot text").first.bounding_box()
+            assert label
+            assert label["height"] > 12
 
     run(main())
 

@@ -126,6 +126,18 @@ def test_request_is_answered_by_its_rule(said: str, reply: str) -> None:
 @pytest.mark.parametrize(
     ("said", "reply"),
     [
+        ("Count to ten", "One, two, three, four, five, six, seven, eight, nine, ten."),
+        ("Please count from 8 up to 11.", "Eight, nine, ten, eleven."),
+        ("count to 0.5", f"You said: Count to 0.5. {NOT_A_MODEL} Ask me what I can do."),
+    ],
+)
+def test_numbers_are_counted(said: str, reply: str) -> None:
+    assert answer(user(said)) == reply
+
+
+@pytest.mark.parametrize(
+    ("said", "reply"),
+    [
         ("repeat after me the cat sat", "The cat sat."),
         ('Please say "Hello, World!"', "Hello, World!"),
         ("say two plus two", "Two plus two."),

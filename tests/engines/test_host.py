@@ -253,6 +253,17 @@ def test_error_of_the_audio_reaches_the_reader() -> None:
     assert run(main()) == ["0"]
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signal_to_the_whole_group_leaves_the_process_to_its_server(name: str) -> None:
+    async def main() -> tuple[list[str], bool]:
+        async with host_of() as host:
+            old = await pid_of(host)
+            os.kill(old, getattr(signal, name))
+            return await said(host, "count", 2), await pid_of(host) == old
+
+    assert run(main()) == (["0", "1"], True)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_killed_process_is_an_engine_lost_and_is_replaced(
     loop: Callable[[], asyncio.AbstractEventLoop], caplog: pytest.LogCaptureFixture

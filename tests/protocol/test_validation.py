@@ -50,7 +50,8 @@ TURNS = "session.audio.input.turn_detection"
             '{"type":"session.update","session":{}}',
             "missing_required_parameter",
             "session.type",
-            "Missing required parameter: 'session.type'.",
+            "Missing required parameter: 'session.type'. A client of the beta protocol, which has "
+            "none, connects with the header 'OpenAI-Beta: realtime=v1'.",
         ),
         (
             update('"voice":"ash"'),

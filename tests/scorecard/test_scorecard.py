@@ -169,7 +169,10 @@ def test_server_that_does_not_answer_is_reported() -> None:
     with console.capture() as captured:
         status = bench_servers(("ws://127.0.0.1:9",), BenchOptions(written=True), QUIET, console)
     assert status == 2
-    assert "is not measured: it cannot be reached" in captured.get()
+    assert captured.get().endswith(
+        "vivavoce: ws://127.0.0.1:9/v1/realtime is not measured: no server answers at "
+        "ws://127.0.0.1:9/v1/realtime: connection refused; start one with `vivavoce serve`\n"
+    )
 
 
 def test_table_names_levels_and_stages(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ WHISPER = Transcription(model="whisper-1")
 PCM24 = PCM()
 LIMITS = SessionLimits()
 WORDS_MS = 100  # length of each word of an answer
-TURN = "####" + 16 * "."  # 128 ms of speech and just enough silence to end it (500 ms)
+TURN = "####" + 15 * "."  # 128 ms of speech and just enough silence to end it (500 ms)
 
 
 def settings(

@@ -387,5 +387,5 @@ def test_7_14_semantic_vad_ends_the_turn_when_the_words_sound_finished() -> None
 
 def test_7_14_semantic_vad_waits_no_longer_than_it_may() -> None:
     session, story = a_session(turn_detection=SemanticVad(eagerness="high")), Story()
-    assert story.of(hear(session, "####" + 62 * ".")) == A_TURN[:1]
-    assert story.of(hear(session, "..")) == [*A_TURN[1:], "response.created R1"]
+    assert story.of(hear(session, "####" + 61 * ".")) == A_TURN[:1]
+    assert story.of(hear(session, ".")) == [*A_TURN[1:], "response.created R1"]

@@ -110,7 +110,7 @@ def test_clock_of_a_turn_counts_sound_from_prefix_to_silence() -> None:
     session = a_session(turn_detection=QUIET)
     effects = hear(session, 20 * "." + TURN)
     assert the(SpeechStarted, effects).audio_start_ms == 20 * 32 - 300
-    assert the(SpeechStopped, effects).audio_end_ms == 40 * 32
+    assert the(SpeechStopped, effects).audio_end_ms == 39 * 32
     item_id = the(InputAudioCommitted, effects).item_id
     assert sound_of(session, item_id) == fed(effects, item_id)
     assert sound_of(session, item_id) == drawn(20 * "." + TURN)[48 * 340 : 48 * 1280]
@@ -151,8 +151,8 @@ def test_turn_beyond_the_buffer_is_committed_in_pieces() -> None:
     session = a_session(turn_detection=QUIET, limits=SessionLimits(max_buffer_seconds=2.0))
     effects = hear_sound(session, [drawn(150 * "#" + 20 * ".")])
     items = [committed.item_id for committed in of(InputAudioCommitted, effects)]
-    assert [ms(fed(effects, item)) for item in items] == [2016, 2016, 5440 - 2 * 2016 - 128]
-    assert b"".join(sound_of(session, item) for item in items) == drawn(150 * "#" + 16 * ".")
+    assert [ms(fed(effects, item)) for item in items] == [2016, 2016, 5440 - 2 * 2016 - 160]
+    assert b"".join(sound_of(session, item) for item in items) == drawn(150 * "#" + 15 * ".")
 
 
 def test_silence_does_not_grow() -> None:
@@ -334,7 +334,7 @@ def test_audio_before_turn_detection_is_switched_on_is_a_turn() -> None:
     receive(session, append(drawn(20 * "." + "####")))
     effects = update(session, wants(turn_detection={"type": "server_vad"}))
     effects += session.handle(vad_scores(the(RunVad, effects)), 0.0)
-    effects += hear(session, 16 * ".")
+    effects += hear(session, 15 * ".")
     assert the(SpeechStarted, effects).audio_start_ms == 20 * 32 - 300
     item_id = the(InputAudioCommitted, effects).item_id
     assert sound_of(session, item_id) == drawn(20 * "." + TURN)[48 * 340 :]

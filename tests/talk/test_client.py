@@ -148,9 +148,9 @@ def test_connect_to_an_address_without_a_server_names_the_remedy() -> None:
             "the server at {} does not accept the key (401); "
             "give it with --api-key or in OPENAI_API_KEY",
         ),
-        (404, "there is no Realtime API at {} (404); check the path of --url"),
+        (404, "there is no Realtime API at {} (404); check the path of the address"),
         (503, "the server at {} takes no more sessions just now (503); try again later"),
-        (500, "the server at {} refuses the connection: HTTP 500; check --url"),
+        (500, "the server at {} refuses the connection: HTTP 500; check the address"),
     ],
 )
 def test_connect_refused_by_the_server_explains_the_status(status: int, sentence: str) -> None:

@@ -213,6 +213,14 @@ def test_turn_with_a_failed_transcript_has_a_problem() -> None:
     assert turn.problems == ["deaf"]
 
 
+def test_turn_refused_for_its_key_names_the_option() -> None:
+    error = {"code": "invalid_api_key", "message": "Incorrect API key provided."}
+    turn = after("typed", (1.1, {"type": "error", "error": error}))
+    assert turn.problems == [
+        "Incorrect API key provided. This command takes it from --api-key or OPENAI_API_KEY."
+    ]
+
+
 def test_turn_wait_limit_is_the_first_timeout() -> None:
     timeouts = Timeouts(quiet=30, decision=15, answer=180, transcript=3)
 

@@ -149,8 +149,7 @@ class ModelRoutes:
         """The configured models; with `?task=` the names for one stage. Raises InvalidRequest."""
         task = request.query.get("task", "")
         if not task:
-            cascades = request[CONTEXT].catalog.cascades
-            return json_response(ModelList([self._model(name) for name in cascades]))
+            return json_response(ModelList([self._model(name) for name in _names(request)]))
         if task not in TASKS:
             raise InvalidRequest(
                 f"There is no task {task[:100]!r}; there are: {', '.join(TASKS)}.", param="task"
@@ -158,16 +157,15 @@ class ModelRoutes:
         return json_response(ModelList(self._of_task(request, task)))
 
     async def model(self, request: web.Request) -> web.Response:
-        name, cascades = request.match_info["model"], request[CONTEXT].catalog.cascades
-        if name in cascades:
+        name, known = request.match_info["model"], _names(request)
+        if name in known:
             return json_response(self._model(name))
         for task in TASKS:
             for found in self._of_task(request, task):
                 if found.id == name:
                     return json_response(found)
         body = ProblemBody(
-            message=f"The model {name[:100]!r} does not exist; known models: "
-            f"{', '.join(cascades)}.",
+            message=f"The model {name[:100]!r} does not exist; known models: {', '.join(known)}.",
             type="invalid_request_error",
             param="model",
             code="model_not_found",
@@ -233,6 +231,12 @@ class ModelRoutes:
             if voices
             else UNSET,
         )
+
+
+def _names(request: web.Request) -> list[str]:
+    """The configured models, of which conversations may name any."""
+    catalog = request[CONTEXT].catalog
+    return [*catalog.cascades, *catalog.relays]
 
 
 def _voices(cascade: Cascade, models: list[str]) -> list[VoiceObject]:

@@ -47,12 +47,11 @@ class VoxrayRoutes:
         """What serves the default model, without secrets."""
         context = request[CONTEXT]
         cascade = context.catalog.of(context.models.default_model)
-        names = {id(engine): name.partition(":")[2] for name, engine in context.engines.items()}
         vads = (name for name in context.engines if name.startswith("vad:"))
         data = {
-            "stt_provider": names.get(id(cascade.stt), ""),
-            "llm_provider": names.get(id(cascade.llm), ""),
-            "tts_provider": names.get(id(cascade.tts), ""),
+            "stt_provider": cascade.names.get("stt", ""),
+            "llm_provider": cascade.names.get("llm", ""),
+            "tts_provider": cascade.names.get("tts", ""),
             "tts_voice": cascade.voice(""),
             "vad_type": next(vads, "").removeprefix("vad:"),
             "transport": "both",

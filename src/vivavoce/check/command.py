@@ -27,7 +27,7 @@ from vivavoce.check.running import (
 )
 from vivavoce.errors import AudioError, SettingsError
 from vivavoce.secret import Secret
-from vivavoce.talk.client import endpoint
+from vivavoce.talk.client import endpoint, error_message
 from vivavoce.talk.demo import spoken_sentence
 from vivavoce.talk.options import DEFAULT_URL
 
@@ -89,7 +89,9 @@ def check_server(url: str, options: CheckOptions, console: Console, notes: Conso
             print_table(report, console)
         return FAILED if report.count("failed") else PASSED
     except (SettingsError, AudioError) as exc:
-        notes.print(f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False)
+        notes.print(
+            f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False, soft_wrap=True
+        )
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -121,6 +123,9 @@ async def _run(
     if not first.received:
         why = first.missing[0] if first.missing else "it sends nothing"
         raise SettingsError(f"{target.url} is not checked: {why}")
+    for error in (event.get("error") for event in first.all("error")):
+        if isinstance(error, dict) and error.get("code") == "invalid_api_key":
+            raise SettingsError(f"{target.url} is not checked: {error_message(error)}")
     if SPOKEN.intersection(needed_scenarios(checks)):
         target = replace(target, speech=await spoken_sentence(options.speech))
     return await run_checks(

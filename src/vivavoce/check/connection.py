@@ -14,6 +14,7 @@ import msgspec
 from vivavoce.audio.formats import BYTES_PER_MS
 from vivavoce.check.recording import CheckRecording, EventFields, RecordedEvent, at
 from vivavoce.secret import Secret
+from vivavoce.talk.client import connect_error
 
 CHUNK_MS: Final = 100
 """The length of the audio in one input_audio_buffer.append."""
@@ -205,9 +206,11 @@ async def connected(
                 )
         except aiohttp.WSServerHandshakeError as exc:
             recording.notes["status"] = exc.status
-            raise ConnectionEnded(f"the upgrade was answered with status {exc.status}") from exc
-        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            raise ConnectionEnded(f"{target.url} cannot be reached: {exc or 'timed out'}") from exc
+            raise ConnectionEnded(connect_error(target.url, exc)) from exc
+        except TimeoutError as exc:
+            raise ConnectionEnded(f"no answer within {target.timeout_s:g} s") from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise ConnectionEnded(connect_error(target.url, exc)) from exc
         recording.notes["subprotocol"] = socket.protocol
         try:
             yield CheckConnection(socket, target, recording)

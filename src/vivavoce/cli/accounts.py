@@ -1,7 +1,9 @@
 """The commands for money: prices, keys, users, budgets and usage."""
 
 import asyncio
+import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -37,6 +39,7 @@ from vivavoce.telemetry.reports import group_by, report, span_of
 T = TypeVar("T")
 Form: TypeAlias = Literal["table", "csv", "json"]
 Row: TypeAlias = dict[str, str | int | float]
+_NAME = "names are 1 to 64 letters, digits and . _ @ -, and begin with a letter or a digit"
 
 
 def print_prices(table: PriceTable, pattern: str, form: Form, out: Console) -> None:
@@ -185,7 +188,9 @@ def new_key(name: str) -> None:
     key = key_of(secrets.token_bytes(KEY_BYTES))
     out.print(key.reveal(), highlight=False)
     err.print("Keep it: it is shown this once. In the settings:", highlight=False)
-    err.print(f'\\[keys]\n{name} = "{hash_of(key)}"', highlight=False, soft_wrap=True)
+    quoted = name if re.fullmatch("[A-Za-z0-9_-]+", name) else json.dumps(name)
+    line = f'[keys]\n{quoted} = "{hash_of(key)}"'
+    err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @keys.command(name="add")
@@ -221,6 +226,10 @@ def add_key(
     config
         The settings file; ./vivavoce.toml if there is one.
     """
+    if days is not None and not days > 0:
+        give_up(SettingsError("--days is a number of days above 0; without it a key stays valid"))
+    if min(max_sessions, max_requests) < 0:
+        give_up(SettingsError("--max-sessions and --max-requests are 0 (no limit) or above"))
     key = key_of(secrets.token_bytes(KEY_BYTES))
     now = time.time()
     record = _record(
@@ -403,7 +412,10 @@ def _record(kind: Callable[..., T], **fields: Any) -> T:
         made = kind(**fields)
         return msgspec.convert(msgspec.to_builtins(made), type(made))
     except msgspec.ValidationError as exc:
-        give_up(exc)
+        if not str(exc).endswith(" - at `$.name`"):
+            give_up(exc)
+        given = fields["name"]
+        give_up(SettingsError(f"{given!r} cannot be the name of a key, user or team; {_NAME}"))
 
 
 def _with_store(config: Path | None, use: Callable[[AccountStore], Awaitable[T]]) -> T:

@@ -16,6 +16,7 @@ from vivavoce.cli.console import err, give_up, out
 from vivavoce.errors import SettingsError
 from vivavoce.replay.command import ReplayOptions, replay_call
 from vivavoce.secret import Secret
+from vivavoce.talk.client import connect_error
 
 TIMEOUT_S = 30.0
 DEFAULT_URL = "http://localhost:8080"
@@ -80,6 +81,8 @@ def _recordings(
     """
     try:
         asyncio.run(_fetch(url, api_key, call, output))
+    except aiohttp.ClientConnectorError as exc:
+        give_up(SettingsError(connect_error(url, exc)))
     except (aiohttp.ClientError, OSError, TimeoutError, SettingsError) as exc:
         give_up(SettingsError(f"{url}: {exc or 'timed out'}"))
 
@@ -110,9 +113,22 @@ async def _get(http: aiohttp.ClientSession, url: str) -> bytes:
     async with http.get(url) as answer:
         data = await answer.read()
         if answer.status != 200:
-            text = data.decode(errors="replace")[:300]
-            raise SettingsError(f"answered with status {answer.status}: {text}")
+            raise SettingsError(_refusal(answer.status, data))
         return data
+
+
+def _refusal(status: int, data: bytes) -> str:
+    """What a server answered in place of a recording, and the remedy for a wrong key."""
+    if status in (401, 403):
+        return (
+            f"the server does not accept the key ({status}); give an admin key with --api-key or "
+            "in VIVAVOCE_API_KEY, made by: vivavoce keys add NAME --admin"
+        )
+    try:
+        text = msgspec.json.decode(data)["error"]["message"]
+    except (msgspec.DecodeError, LookupError, TypeError):
+        text = data.decode(errors="replace")[:300]
+    return f"answered with status {status}: {text}"
 
 
 def _list(calls: list[dict[str, Any]]) -> None:

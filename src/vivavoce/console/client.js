@@ -75,6 +75,10 @@ export class Conversation extends Emitter {
     this.#microphone.on("lost", () => this.#onMicrophoneLost());
     this.#player.on("level", (theirs) => this.#streamPlayer || this.#setLevels({ theirs }));
     this.#player.on("played", (list) => this.transcript.setPlayed(list));
+    this.#player.on("busy", () => {
+      this.turns.setPlayingOn();
+      this.#activity.setPlaying(true);
+    });
     this.#player.on("idle", () => {
       this.turns.setSilent(performance.now());
       this.#activity.setPlaying(false);

@@ -31,7 +31,7 @@ export class PlayedPositions {
 
 /**
  * Plays PCM16 that arrives in events. Emits "level" (root mean square), "played"
- * [[id, ms], ...], and "idle" when the queue has run empty.
+ * [[id, ms], ...], "busy" when it begins to play, and "idle" when the queue has run empty.
  */
 export class Player extends Emitter {
   busy = false;
@@ -116,6 +116,7 @@ export class Player extends Emitter {
     this.busy = data.busy;
     this.emit("level", data.rms);
     this.emit("played", this.#audible(data.played));
+    if (data.busy && !wasBusy) this.emit("busy");
     if (wasBusy && !data.busy) this.emit("idle");
   }
 

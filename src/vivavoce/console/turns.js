@@ -41,6 +41,14 @@ export class Turns extends Emitter {
     this.emit("change", turn);
   }
 
+  /** Playback goes on: the queue had run empty in the middle of an answer. */
+  setPlayingOn() {
+    const turn = this.#lastPlayed();
+    if (turn?.marks.silent === undefined) return;
+    delete turn.marks.silent;
+    this.emit("change", turn);
+  }
+
   /** Playback was interrupted. */
   cut(at) {
     const turn = this.#lastPlayed();

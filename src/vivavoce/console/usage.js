@@ -3,10 +3,11 @@ import { draw, download, make } from "./ui.js";
 import { STAGES, stageMs, waitOf } from "./waits.js";
 
 const NANO = 1e9;
-const WIDTH = 640;
+const WIDE = 640;
+const NARROW = 360; // on a phone: the text in a plot is as large as beside it
 const HEIGHT = 120;
 const MAX_ROWS = 12;
-const MAX_LABELS = 10;
+const LABEL = 64; // the width of a label
 
 const COLOURS = ["fill", "stroke", "font-size", "font-family", "text-anchor"];
 
@@ -126,11 +127,16 @@ function chart(title, unit, lines, group, valueOf, show) {
   return figure;
 }
 
+/** Units of a plot in its width. */
+const plotWidth = () =>
+  globalThis.matchMedia?.("(max-width: 760px)").matches ? NARROW : WIDE;
+
 function bars(rows, most, label, show) {
+  const width = plotWidth();
   const svg = draw("svg", {
-    viewBox: `0 0 ${WIDTH} ${HEIGHT + 18}`, role: "img", "aria-label": label,
+    viewBox: `0 0 ${width} ${HEIGHT + 18}`, role: "img", "aria-label": label,
   });
-  const step = WIDTH / rows.length;
+  const step = width / rows.length;
   rows.forEach(([name, value], n) => {
     const height = most ? Math.max(value ? 1 : 0, (value / most) * (HEIGHT - 14)) : 0;
     const bar = draw("rect", {
@@ -140,7 +146,7 @@ function bars(rows, most, label, show) {
     hint.textContent = `${name}: ${show(value)}`;
     bar.append(hint);
     svg.append(bar);
-    if (n % Math.ceil(rows.length / MAX_LABELS) === 0) {
+    if (n % Math.ceil((rows.length * LABEL) / width) === 0) {
       const text = draw("text", { x: n * step + step / 2, y: HEIGHT + 14 });
       text.textContent = name.replace(/^\d{4}-/, "").slice(0, 12); // a day without its year
       svg.append(text);
@@ -148,7 +154,7 @@ function bars(rows, most, label, show) {
   });
   const scale = draw("text", { x: 2, y: 10, class: "scale" });
   scale.textContent = show(most);
-  svg.append(draw("line", { x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }), scale);
+  svg.append(draw("line", { x1: 0, x2: width, y1: HEIGHT, y2: HEIGHT }), scale);
   return svg;
 }
 
@@ -156,7 +162,7 @@ function bars(rows, most, label, show) {
 function comparison(byModel) {
   const lines = byModel.filter((line) => line.session_seconds || line.nano_usd);
   const rows = lines.map((line) => [
-    line.group.model, line.group.mode, dollars(line.nano_usd / NANO),
+    line.group.model || "(none)", line.group.mode, dollars(line.nano_usd / NANO),
     minuteCost(perMinute(line.nano_usd, line.session_seconds)),
     line.group.mode === "relay"
       ? minuteCost(perMinute(line.cascade_nano_usd, line.session_seconds)) : "–",
@@ -183,10 +189,11 @@ export function waitChart(bodies) {
   const title = "Time to first sound, by stage";
   const most = Math.max(...rows.map(({ total }) => total));
   const label = `${title}: at most ${Math.round(most)} ms, in ${rows.length} conversations.`;
+  const width = plotWidth();
   const svg = draw("svg", {
-    viewBox: `0 0 ${WIDTH} ${HEIGHT + 18}`, role: "img", "aria-label": `${label} The table has all figures.`,
+    viewBox: `0 0 ${width} ${HEIGHT + 18}`, role: "img", "aria-label": `${label} The table has all figures.`,
   });
-  const step = WIDTH / rows.length;
+  const step = width / rows.length;
   rows.forEach(({ times }, n) => {
     let top = HEIGHT;
     for (const [stage] of STAGES) {
@@ -199,7 +206,7 @@ export function waitChart(bodies) {
   });
   const scale = draw("text", { x: 2, y: 10, class: "scale" });
   scale.textContent = `${Math.round(most)} ms`;
-  svg.append(draw("line", { x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }), scale);
+  svg.append(draw("line", { x1: 0, x2: width, y1: HEIGHT, y2: HEIGHT }), scale);
   const cells = rows.map(({ begun, times, total }) => [
     begun.slice(0, 16).replace("T", " "),
     ...STAGES.map(([stage]) => `${Math.round(times[stage])}`), `${Math.round(total)}`,

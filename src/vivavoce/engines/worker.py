@@ -388,7 +388,9 @@ def _die_with_the_server() -> None:
 
 def main(path: str) -> None:
     """Be a worker process: `path` is "module:Class", orders come on stdin, reports go to stdout."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # to the whole group: the server ends it later
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     # Threads of BLAS that wait for each other on a busy machine made small products 400 x slower.
     os.putenv("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
     _die_with_the_server()

@@ -20,6 +20,11 @@ NO_MCP = (
     "instead (type 'function')."
 )
 
+_BETA_HINT = (
+    " A client of the beta protocol, which has none, connects with the header "
+    "'OpenAI-Beta: realtime=v1'."
+)
+
 # Keys that a client invents may contain anything, so the path is matched at the very end.
 _AT = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[\w.\[\]]*)`$")
 _MISSING = re.compile(r"^Object missing required field `(?P<field>\w+)`$")
@@ -102,7 +107,8 @@ def _explained(
         param = _joined(place, found["field"])
         if param == "type":
             return "The 'type' field is missing.", "invalid_event", None
-        return f"Missing required parameter: '{param}'.", "missing_required_parameter", param
+        hint = _BETA_HINT if (what, param) == ("event", "session.type") else ""
+        return f"Missing required parameter: '{param}'.{hint}", "missing_required_parameter", param
     if found := _UNKNOWN.match(reason):
         param = _joined(place, found["field"][:MAX_QUOTED])
         return f"Unknown parameter: '{param}'.", "unknown_parameter", param

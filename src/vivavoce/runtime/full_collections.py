@@ -16,7 +16,7 @@ open, and while some are. Each is made when some 7,700 objects have come and sta
 _NEVER = 1_000_000_000
 
 
-class Counted(Protocol):
+class CountedSessions(Protocol):
     """Sessions, counted."""
 
     ended: int
@@ -41,7 +41,7 @@ class FullCollections:
 
     def __init__(
         self,
-        sessions: Counted,
+        sessions: CountedSessions,
         *,
         collect: Callable[[], object] = gc.collect,
         younger: Callable[[], int] = lambda: gc.get_count()[2],

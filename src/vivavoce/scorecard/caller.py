@@ -19,6 +19,7 @@ import msgspec
 from vivavoce.audio.formats import BYTES_PER_MS
 from vivavoce.errors import VoiceError
 from vivavoce.secret import Secret
+from vivavoce.talk.client import connect_error, error_message, without_query
 
 FRAME_MS: Final = 40
 MAX_ANSWER_S: Final = 3.0
@@ -115,7 +116,7 @@ class Caller:
         elif kind == "error":
             error = msgspec.json.decode(data).get("error") or {}
             if error.get("code") != "response_cancel_not_active":
-                self._fail(str(error.get("message", "error"))[:200])
+                self._fail((error_message(error) or "error")[:300])
 
     def _note(self, stage: str, at: float) -> None:
         self._seen.setdefault(stage, at)
@@ -222,8 +223,10 @@ async def calling(http: aiohttp.ClientSession, target: BenchTarget) -> AsyncIter
     try:
         async with asyncio.timeout(target.timeout_s):
             socket = await http.ws_connect(target.url, headers=headers, max_msg_size=0)
-    except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-        raise CallerLost(f"it cannot be reached: {exc or 'timed out'}") from exc
+    except TimeoutError as exc:
+        raise CallerLost(f"no answer within {target.timeout_s:g} s") from exc
+    except (aiohttp.ClientError, OSError) as exc:
+        raise CallerLost(connect_error(without_query(target.url), exc)) from exc
     caller = Caller(socket, target)
     reading = asyncio.create_task(caller.read())
     try:

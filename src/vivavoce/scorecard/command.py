@@ -78,7 +78,9 @@ def bench_servers(
             text = msgspec.json.format(msgspec.json.encode(cards), indent=2).decode()
             _write(options.json, text, "--json")
     except (SettingsError, AudioError, CallerLost) as exc:
-        notes.print(f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False)
+        notes.print(
+            f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False, soft_wrap=True
+        )
         return REFUSED
     missed = missing(cards, options)
     for sentence in missed:

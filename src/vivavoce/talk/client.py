@@ -252,12 +252,22 @@ async def connect(
                 f"no server answers at {place} within {timeouts.connect:g} s; is the address right?"
             ) from exc
         except (aiohttp.ClientError, ValueError) as exc:
-            raise SettingsError(_connect_error(place, exc)) from exc
+            raise SettingsError(connect_error(place, exc)) from exc
         stack.push_async_callback(socket.close)
         yield WebSocketConnection(socket, timeouts)
 
 
-def _connect_error(place: str, exc: Exception) -> str:
+def error_message(error: object) -> str:
+    """The message of an error event's `error`, with the remedy for a wrong key; "" without one."""
+    fields = error if isinstance(error, dict) else {}
+    message = str(fields.get("message") or "")
+    if fields.get("code") == "invalid_api_key":
+        return f"{message} This command takes it from --api-key or OPENAI_API_KEY."
+    return message
+
+
+def connect_error(place: str, exc: Exception) -> str:
+    """Why there is no connection to that address, and the remedy, in one sentence."""
     match exc:
         case aiohttp.WSServerHandshakeError(status=401 | 403 as status):
             return (
@@ -265,20 +275,20 @@ def _connect_error(place: str, exc: Exception) -> str:
                 f"give it with --api-key or in OPENAI_API_KEY"
             )
         case aiohttp.WSServerHandshakeError(status=404):
-            return f"there is no Realtime API at {place} (404); check the path of --url"
+            return f"there is no Realtime API at {place} (404); check the path of the address"
         case aiohttp.WSServerHandshakeError(status=503):
             return f"the server at {place} takes no more sessions just now (503); try again later"
         case aiohttp.WSServerHandshakeError(status=status):
-            return f"the server at {place} refuses the connection: HTTP {status}; check --url"
+            return f"the server at {place} refuses the connection: HTTP {status}; check the address"
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
             return f"no trustworthy TLS at {place}: {exc}; check its certificate, or use ws://"
         case aiohttp.ClientConnectorDNSError():
-            return f"no server answers at {place}: the host is not known; check --url"
+            return f"no server answers at {place}: the host is not known; check the address"
         case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
             return (
                 f"no server answers at {place}: connection refused; start one with `vivavoce serve`"
             )
         case aiohttp.ClientConnectorError(os_error=cause):
-            return f"no server answers at {place}: {cause.strerror or cause}; check --url"
+            return f"no server answers at {place}: {cause.strerror or cause}; check the address"
         case _:
-            return f"what answers at {place} is no Realtime server: {exc}; check --url"
+            return f"what answers at {place} is no Realtime server: {exc}; check the address"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivavoce.audio.formats import BYTES_PER_MS
-from vivavoce.talk.client import TRUNCATE_ID, Event
+from vivavoce.talk.client import TRUNCATE_ID, Event, error_message
 from vivavoce.talk.options import Timeouts
 
 TurnKind: TypeAlias = Literal["spoken", "typed"]
@@ -191,7 +191,7 @@ class Turn:
             case "conversation.item.input_audio_transcription.failed":
                 self.problems.append(event.text("error", "message") or "no transcript")
             case "error" if event.text("error", "event_id") != TRUNCATE_ID:
-                self.problems.append(event.text("error", "message") or "the server failed")
+                self.problems.append(error_message(event.get("error")) or "the server failed")
                 self._closed = True
             case _:
                 self._feed_answer(event, now)

@@ -28,6 +28,12 @@ def settings(**options: Any) -> EndpointSettings:
     [
         ({}, "https://api.openai.com/v1"),
         ({"base_url": "http://127.0.0.1:11434/v1/"}, "http://127.0.0.1:11434/v1"),
+        ({"base_url": "http://localhost:11434"}, "http://localhost:11434/v1"),
+        ({"base_url": "http://10.0.0.7:8000/?key=a"}, "http://10.0.0.7:8000/v1?key=a"),
+        ({"base_url": "http://[::1]:11434"}, "http://[::1]:11434/v1"),
+        ({"base_url": "http://ollama:11434"}, "http://ollama:11434/v1"),
+        ({"base_url": "http://localhost:11434/api"}, "http://localhost:11434/api"),
+        ({"base_url": "https://api.perplexity.ai"}, "https://api.perplexity.ai"),
         ({"base_url": AZURE}, f"{AZURE}/openai/v1"),
         ({"base_url": f"{AZURE}/openai/v1/"}, f"{AZURE}/openai/v1"),
         ({"base_url": AZURE, "api_version": "preview"}, f"{AZURE}/openai/v1?api-version=preview"),
@@ -41,7 +47,7 @@ def settings(**options: Any) -> EndpointSettings:
         ),
     ],
 )
-def test_endpoint_url_names_what_azure_wants(options: dict[str, Any], url: str) -> None:
+def test_endpoint_url_is_completed(options: dict[str, Any], url: str) -> None:
     assert endpoint_url(settings(**options)) == url
 
 

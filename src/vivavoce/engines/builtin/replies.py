@@ -63,6 +63,8 @@ _AGAIN = re.compile(r"(?:that|it)?(?: ?again| please| once more)*", re.IGNORECAS
 _STORY_ASKED = re.compile(
     r"\b(?:story|stories|storey|tale)\b(?:.{0,20}?\b(?:about|of) ([\w'-]+(?: [\w'-]+)?))?"
 )
+_COUNT = re.compile(rf"\bcount\b(?: from ({_NUMBER}))?(?: up)? (?:to|till) ({_NUMBER})", re.ASCII)
+_MAX_COUNTED = 100
 _NAME_GIVEN = re.compile(
     r"\b(?:my name is|call me) (?!not\b|an?\b|the\b|back\b|later\b|when\b|if\b|at\b|on\b|in\b)"
     r"([^\W\d_][\w'-]{0,30})"
@@ -119,6 +121,7 @@ def answer(exchange: Exchange, now: datetime) -> str:
         return sentence(found[1])
     return (
         _story(text)
+        or _counted(text)
         or calculate(text)
         or _name(text, exchange.earlier)
         or _clock(text, now)
@@ -139,6 +142,15 @@ def _story(text: str) -> str:
         return ""
     subject = found[1] or "a dragon"
     return _STORY.format(subject=subject if " " in subject else f"somebody who loved {subject}")
+
+
+def _counted(text: str) -> str:
+    """The numbers that the text asks for, one after the other; else ""."""
+    if not (found := _COUNT.search(text)):
+        return ""
+    first, last = (int(number(each or "one")) for each in found.groups())
+    counted = range(first, min(last + 1, first + _MAX_COUNTED))
+    return sentence(", ".join(map(in_words, counted))) if counted else ""
 
 
 def calculate(text: str) -> str:

@@ -8,6 +8,7 @@ https://learn.microsoft.com/azure/ai-foundry/openai/reference
 import asyncio
 import copy
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any, Literal, Self
 
 import msgspec
@@ -32,7 +33,8 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Which server, model and key."""
 
     base_url: str = "https://api.openai.com/v1"
-    """Up to and including /v1; of Azure the bare address of the resource is enough."""
+    """Up to and including /v1. The bare address is enough of an Azure resource, and of a server on
+    this machine or a private network."""
     model: str = ""
     api_key: str = ""
     auth: Literal["auto", "bearer", "api-key"] = "auto"
@@ -76,6 +78,14 @@ def is_azure(url: URL) -> bool:
     return (url.host or "").endswith(AZURE_HOSTS)
 
 
+def _is_near(host: str) -> bool:
+    """Whether it is this machine or one of a private network. A name without a dot is."""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return "." not in host
+
+
 def endpoint_url(settings: EndpointSettings) -> str:
     """The address under which the resources stand, with the API version as its query."""
     url = parse_base_url(revealed(settings.base_url))
@@ -85,6 +95,8 @@ def endpoint_url(settings: EndpointSettings) -> str:
             raise EngineError("Azure's address names a deployment: set model to its name")
         path = "/openai/v1" if v1 else f"/openai/deployments/{settings.model}"
         url = url.with_path(path).with_query(url.query)
+    elif url.path in ("/", "") and _is_near(url.host or ""):
+        url = url.with_path("/v1").with_query(url.query)  # of Ollama, vLLM, LM Studio, llama.cpp
     if settings.api_version:
         url = url.update_query({"api-version": settings.api_version})
     return str(url)

@@ -73,6 +73,7 @@ class SileroVAD(BaseEngine):
 
     def __init__(self, settings: SileroSettings) -> None:
         """Raises SettingsError: there are no weights."""
+        self.pack = "" if settings.weights else PACK  # it is not deleted while it is used
         self._path = Path(settings.weights) if settings.weights else packaged_weights()
         if not self._path.is_file():
             raise SettingsError(
@@ -83,6 +84,7 @@ class SileroVAD(BaseEngine):
         self._network: _Network | None = None
         self._free: list[int] = []
         self._states = np.zeros((0, _STATE), np.float32)  # a row is a stream
+        self._gathered = np.empty((_ROWS, _STATE), np.float32)  # those of one batch
         self._hissed: dict[int, int] = {}  # windows in a row that hiss, of the streams with any
 
     async def __aenter__(self) -> Self:
@@ -157,7 +159,8 @@ class SileroVAD(BaseEngine):
             row, stream = rows[0], streams[rows[0]]
             return self._network(self._states[stream : stream + 1], windows[row : row + 1])
         which = [streams[row] for row in rows]
-        states = self._states[which]
+        states = self._gathered[: len(which)]
+        np.take(self._states, which, 0, states, "clip")  # "raise" would make a copy
         found = self._network(states, windows if len(rows) == len(windows) else windows[rows])
         self._states[which] = states
         return found

@@ -7,7 +7,7 @@ and, where it may be speech, how far its level is above that of the windows befo
 multiplied by EVIDENCE_KEPT for each window, and begins a turn when it reaches 1. The network takes
 an "s" or "sh" for noise, so after such a sound one window from RISING on begins a turn. A turn ends
 when the windows have stayed below the threshold less 0.15 (the hysteresis that Silero's authors
-use) for long enough.
+use) for as many whole windows as fit in the silence that is asked for.
 """
 
 from enum import Enum
@@ -139,8 +139,9 @@ class TurnDetector:
             self.wait_for(PAUSE_RULES[self.settings.eagerness].finished)
 
     def end_if_silent(self) -> Edge | None:
-        """End the turn if it has been silent for long enough."""
-        if self.speaking and self.silence >= self._needed:
+        """End the turn if it has been silent for long enough: for all whole windows in that time,
+        one at least. The network hears the end of speech late, so the silence is longer."""
+        if self.speaking and self.silence and self.silence + WINDOW > self._needed:
             self.reset()
             return Edge.STOPPED
         return None
@@ -201,7 +202,7 @@ class TurnDetector:
     def _default_silence(self) -> int:
         match self.settings:
             case ServerVad(silence_duration_ms=ms):
-                return max(WINDOW, to_samples(ms))
+                return to_samples(ms)
             case SemanticVad(eagerness=eagerness):
                 return PAUSE_RULES[eagerness].unfinished
             case _:
