@@ -22,6 +22,7 @@ from vivavoce.testing.conformance import check_vad
 
 Floats = NDArray[np.float32]
 
+SECOND_SCORE_AFTER = "vivavoce.engines.silero.vad._HISSING_WINDOWS"
 SPEECH = Path(__file__).parents[4] / "shared" / "audio"
 
 try:
@@ -110,6 +111,7 @@ def test_probabilities_equal_those_of_onnxruntime(
 ) -> None:
     if transform == "public":
         monkeypatch.setattr("vivavoce.engines.silero.vad.rfft_n_even", None)
+    monkeypatch.setattr(SECOND_SCORE_AFTER, 1_000)  # the reference scores every window once
     runtime = pytest.importorskip("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -242,6 +244,69 @@ def test_later_streams_do_not_change_earlier_ones() -> None:
             return before + [float(vad.score(window[None], numbers)[0]) for window in sound[10:]]
 
     assert asyncio.run(told(200)) == asyncio.run(told(0))
+
+
+def hissed_vowel(hissing: int) -> Floats:
+    """[3 + hissing + 4, 512]: silence, an "s" of so many windows, and a soft vowel."""
+    quiet = np.zeros(3 * 512)
+    hiss = 0.03 * np.diff(np.random.default_rng(0).standard_normal(hissing * 512), prepend=0)
+    vowel = 0.05 * hummed(2, 2)
+    begin = int(np.argmax(np.abs(vowel) > 0.0025))
+    return windows_of(
+        np.concatenate((quiet, hiss, vowel[begin : begin + 4 * 512])).astype(np.float32)
+    )
+
+
+def told_with_memory(sound: Floats, monkeypatch: pytest.MonkeyPatch) -> Floats:
+    with monkeypatch.context() as patch:
+        patch.setattr(SECOND_SCORE_AFTER, 1_000)
+        told: Floats = asyncio.run(told_alone(sound[None]))[0]
+        return told
+
+
+def test_vowel_after_a_hiss_counts_as_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = hissed_vowel(6)
+    alone = asyncio.run(told_alone(sound[None, 9:10]))[0, 0]
+    remembered = told_with_memory(sound, monkeypatch)
+    assert remembered[9] < 0.2 < 0.3 < alone
+    told = asyncio.run(told_alone(sound[None]))[0]
+    assert told[9] == alone
+    others = np.arange(len(sound)) != 9
+    assert np.array_equal(told[others], remembered[others])  # the state is as it was
+
+
+def test_hiss_that_goes_on_changes_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = hissed_vowel(12)[:15]
+    told = asyncio.run(told_alone(sound[None]))[0]
+    assert np.array_equal(told, told_with_memory(sound, monkeypatch))
+
+
+def test_hiss_is_forgotten_with_its_stream() -> None:
+    sound = hissed_vowel(6)
+
+    async def test() -> None:
+        async with opened(1) as (vad, numbers):
+            for window in sound[:9]:
+                vad.score(window[None], numbers)
+            vad.close(int(numbers[0]))
+            assert vad.open() == numbers[0]
+            told = [vad.score(window[None], numbers)[0] for window in sound[8:]]
+        assert told == (await told_alone(sound[None, 8:]))[0].tolist()
+
+    run(test)
+
+
+def test_many_vowels_after_a_hiss_are_scored_in_one_batch() -> None:
+    sound = hissed_vowel(6)
+    alone = asyncio.run(told_alone(sound[None]))[0]
+
+    async def test() -> None:
+        async with opened(70) as (vad, numbers):
+            for window, speech in zip(sound, alone, strict=True):
+                told = vad.score(np.tile(window, (70, 1)), numbers)
+                assert told == pytest.approx(speech, abs=1e-4)
+
+    run(test)
 
 
 def test_missing_weights_raise_settings_error(

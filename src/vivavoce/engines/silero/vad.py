@@ -2,6 +2,10 @@
 
 Run by onnxruntime the network takes one stream a call. Written out it has a batch axis, which costs
 a fifth as much a window. The weights come from an ONNX file, a model pack; onnx is not imported.
+
+The network takes an "s" or "sh" for noise, and its memory of it lowers the probability of the vowel
+that follows. So after two windows that hiss, a window of which the network is unsure, and whose
+second half does not hiss, is scored once more without memory; the higher probability counts.
 """
 
 from importlib.util import find_spec
@@ -36,6 +40,12 @@ _STATE = 2 * _UNITS + _CONTEXT  # of a stream: hidden and cell of the LSTM, and 
 _FEW_ROWS = 8  # see _product()
 _ZERO, _HALF, _ONE = (np.array(number, np.float32) for number in (0, 0.5, 1))
 _SILENCE = 2.5 / 32768  # the largest sample of a window that is as good as digital silence
+# Between these probabilities the network is unsure; a quiet room has at most 0.004.
+_MIN_UNSURE, _MAX_UNSURE = 0.01, 0.5
+# A window hisses if this share of its samples differs in sign from the one before.
+_MIN_HISSING = 0.42
+_HISSING_WINDOWS = 2  # in a row, after which a window may be scored once more
+_MAX_VOICED = 0.5  # the second half of that window has a smaller share
 
 
 PACK = "silero-vad-v6"
@@ -74,6 +84,8 @@ class SileroVAD(BaseEngine):
         self._network: _Network | None = None
         self._free: list[int] = []
         self._states = np.zeros((0, _STATE), np.float32)  # a row is a stream
+        self._gathered = np.empty((_ROWS, _STATE), np.float32)  # those of one batch
+        self._hissed: dict[int, int] = {}  # windows in a row that hiss, of the streams with any
 
     async def __aenter__(self) -> Self:
         # 2 ms of file and arithmetic: no thread is worth it.
@@ -91,6 +103,7 @@ class SileroVAD(BaseEngine):
         return stream
 
     def close(self, stream: int) -> None:
+        self._hissed.pop(stream, None)
         self._free.append(stream)
 
     def score(self, windows: Floats, streams: NDArray[np.intp]) -> Floats:
@@ -104,7 +117,40 @@ class SileroVAD(BaseEngine):
                 likely[row] = speech
         if len(loud) < len(numbers):
             self._states[streams, -_CONTEXT:] = windows[:, -_CONTEXT:]
-        return np.array(likely, np.float32)
+        found = np.array(likely, np.float32)
+        if voiced := self._voiced_after_hiss(likely, numbers, windows):
+            found[voiced] = np.maximum(found[voiced], self._without_memory(windows[voiced]))
+        return found
+
+    def _voiced_after_hiss(
+        self, likely: list[float], streams: list[int], windows: Floats
+    ) -> list[int]:
+        """The rows to be scored without memory, too. Counts the windows that hiss."""
+        before = {n: self._hissed.pop(n, 0) for n in streams} if self._hissed else {}
+        unsure = [row for row, speech in enumerate(likely) if _MIN_UNSURE < speech < _MAX_UNSURE]
+        if not unsure:
+            return []
+        bits = windows[unsure].view(np.int32)  # the first is the sign, and they take fewer steps
+        half = _WINDOW // 2
+        voiced = []
+        for row, changes in zip(unsure, (bits[:, 1:] ^ bits[:, :-1]) < 0, strict=True):
+            hissed = before.get(streams[row], 0)
+            if np.count_nonzero(changes) >= _MIN_HISSING * _WINDOW:
+                self._hissed[streams[row]] = hissed + 1
+            if hissed < _HISSING_WINDOWS:
+                continue
+            if np.count_nonzero(changes[-half:]) < _MAX_VOICED * half:
+                voiced.append(row)
+        return voiced
+
+    def _without_memory(self, windows: Floats) -> list[float]:
+        """The probabilities of windows as the first of their streams."""
+        assert self._network is not None
+        found: list[float] = []
+        for start in range(0, len(windows), _ROWS):
+            rows = windows[start : start + _ROWS]
+            found += self._network(np.zeros((len(rows), _STATE), np.float32), rows)
+        return found
 
     def _speech(self, rows: list[int], streams: list[int], windows: Floats) -> list[float]:
         """The probabilities of some rows, at most _ROWS."""
@@ -113,7 +159,8 @@ class SileroVAD(BaseEngine):
             row, stream = rows[0], streams[rows[0]]
             return self._network(self._states[stream : stream + 1], windows[row : row + 1])
         which = [streams[row] for row in rows]
-        states = self._states[which]
+        states = self._gathered[: len(which)]
+        np.take(self._states, which, 0, states, "clip")  # "raise" would make a copy
         found = self._network(states, windows if len(rows) == len(windows) else windows[rows])
         self._states[which] = states
         return found
