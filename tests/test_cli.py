@@ -361,10 +361,11 @@ def test_recordings_of_a_server_that_refuses_or_is_not_there_name_the_remedy(
         "the server does not accept the key (401); give an admin key with --api-key or in "
         "VIVAVOCE_API_KEY, made by: vivavoce keys add NAME --admin"
     )
-    assert refused("recordings", "--url", "http://127.0.0.1:9") == (
-        "vivavoce: no server answers at http://127.0.0.1:9: connection refused; start one with "
-        "`vivavoce serve`"
-    )
+    for url in ("http://127.0.0.1:9", "127.0.0.1:9"):
+        assert refused("recordings", "--url", url) == (
+            f"vivavoce: no server answers at {url}: connection refused; start one with "
+            "`vivavoce serve`"
+        )
 
 
 def test_store_that_does_not_exist_is_named(refused: Refused) -> None:

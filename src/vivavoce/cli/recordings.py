@@ -88,7 +88,7 @@ def _recordings(
 
 
 async def _fetch(url: str, api_key: Secret, call: str, output: Path | None) -> None:
-    scheme, netloc = urlsplit(url)[:2]
+    scheme, netloc = urlsplit(url if "://" in url else f"http://{url}")[:2]
     base = urlunsplit((scheme.replace("ws", "http"), netloc, "/v1/admin/recordings", "", ""))
     headers = {"Authorization": f"Bearer {api_key.reveal()}"} if api_key else {}
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)

@@ -59,7 +59,7 @@ def write_wav(path: Path, pcm24: bytes) -> None:
         if whole:
             with suppress(OSError):
                 written.unlink()
-        raise AudioError(f"{path.name} cannot be written: {exc.strerror}") from exc
+        raise AudioError(f"{path} cannot be written: {exc.strerror}") from exc
 
 
 def _wav(pcm24: bytes) -> bytes:
