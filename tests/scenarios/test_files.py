@@ -51,6 +51,7 @@ def test_step_waits_unless_the_next_one_interrupts_it(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("", r"has \[\[steps\]\], or a \[user\] with a goal"),
+        ("[server]\nport = 1", r"is no scenario, which has \[\[steps\]\]"),
         ("[[steps]]", "this one has none"),
         ('[[steps]]\nsays = "a"\ntypes = "b"', "this one has says and types"),
         ('[[steps]]\nsays = "a"\ninterrupts_after = "b"', "no answer before it to interrupt"),

@@ -198,6 +198,11 @@ def read_scenario(path: Path) -> ScenarioFile:
         raise SettingsError(f"the scenario {path} cannot be read: {exc.strerror}") from exc
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise SettingsError(f"the scenario {path} is not TOML: {exc}") from exc
+    if not tree.keys() & {"steps", "user"}:
+        raise SettingsError(
+            f"{path} is no scenario, which has [[steps]], or a [user] with a goal; "
+            f"examples/flows has some"
+        )
     try:
         scenario = msgspec.convert(tree, ScenarioFile)
     except msgspec.ValidationError as exc:
