@@ -128,9 +128,9 @@ def test_last_user_text_is_found_in_audio_and_text() -> None:
     assert last_user_text((user, unheard)) == ""
 
 
-def test_last_hundred_requests_are_kept() -> None:
+def test_last_twenty_requests_are_kept() -> None:
     llm = ScriptedLLM(LLMScript())
-    requests = [ChatRequest(str(i), ()) for i in range(103)]
+    requests = [ChatRequest(str(i), ()) for i in range(23)]
 
     async def main() -> None:
         for request in requests:

@@ -45,7 +45,6 @@ _MIN_UNSURE, _MAX_UNSURE = 0.01, 0.5
 # A window hisses if this share of its samples differs in sign from the one before.
 _MIN_HISSING = 0.42
 _HISSING_WINDOWS = 2  # in a row, after which a window may be scored once more
-_MAX_VOICED = 0.5  # the second half of that window has a smaller share
 
 
 PACK = "silero-vad-v6"
@@ -130,16 +129,16 @@ class SileroVAD(BaseEngine):
         unsure = [row for row, speech in enumerate(likely) if _MIN_UNSURE < speech < _MAX_UNSURE]
         if not unsure:
             return []
-        bits = windows[unsure].view(np.int32)  # the first is the sign, and they take fewer steps
+        negative = windows[unsure] < 0
         half = _WINDOW // 2
         voiced = []
-        for row, changes in zip(unsure, (bits[:, 1:] ^ bits[:, :-1]) < 0, strict=True):
+        for row, changes in zip(unsure, negative[:, 1:] != negative[:, :-1], strict=True):
             hissed = before.get(streams[row], 0)
             if np.count_nonzero(changes) >= _MIN_HISSING * _WINDOW:
                 self._hissed[streams[row]] = hissed + 1
             if hissed < _HISSING_WINDOWS:
                 continue
-            if np.count_nonzero(changes[-half:]) < _MAX_VOICED * half:
+            if np.count_nonzero(changes[-half:]) < _MIN_HISSING * half:
                 voiced.append(row)
         return voiced
 
