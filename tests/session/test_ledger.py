@@ -67,7 +67,7 @@ def test_word_whose_sound_has_not_come_was_not_heard() -> None:
 
 def test_sound_that_was_given_up_leaves_its_length_and_its_words() -> None:
     ledger = a_ledger()
-    ledger.audio.clear()
+    ledger.drop_audio()
     ledger.cut(200)
     assert (ledger.samples, ledger.heard_text, ledger.heard_audio) == (300, "Good morning,", b"")
 
@@ -82,7 +82,7 @@ def test_all_pieces_of_a_long_answer_are_kept() -> None:
 
 def test_audio_behind_dropped_audio_is_not_kept() -> None:
     ledger = a_ledger()
-    ledger.audio.clear()
+    ledger.drop_audio()
     ledger.add(bytes(200), (SpokenWord("Bye. ", 300),))
     assert (ledger.samples, ledger.heard_audio) == (400, b"")
     restored = Ledger.load(ledger.save())

@@ -78,7 +78,7 @@ class AudioFeed:
 
     def close(self) -> None:
         """Drop the kept audio: it is not read again."""
-        self._pcm.clear()
+        self._pcm = bytearray()
         self._kept = None
 
     def rewind(self) -> bool:

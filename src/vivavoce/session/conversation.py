@@ -63,7 +63,7 @@ class Entry(msgspec.Struct):
         """Drop the audio; keep the words and the lengths."""
         self.recordings.clear()
         if self.ledger:
-            self.ledger.audio.clear()
+            self.ledger.drop_audio()
 
 
 class SavedEntry(msgspec.Struct, frozen=True):

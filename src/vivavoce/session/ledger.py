@@ -45,6 +45,11 @@ class Ledger:
         if words:
             self._words.extend(words)
 
+    def drop_audio(self) -> None:
+        """Keep only the words and the lengths."""
+        self._pieces.clear()
+        self._audio = bytearray()  # not clear(): of a large block that would keep a page
+
     def _join(self) -> None:
         self._audio += b"".join(self._pieces)
         self._pieces.clear()
