@@ -71,8 +71,8 @@ def test_all_is_visited_when_the_last_session_has_ended_and_then_no_more() -> No
     ]
 
 
-def test_all_is_visited_when_as_many_sessions_have_ended_as_are_open() -> None:
-    steps = [a_change(opened=400), a_change(ended=199), a_change(ended=1), a_change(ended=40)]
+def test_all_is_visited_when_twice_as_many_sessions_have_ended_as_are_open() -> None:
+    steps = [a_change(opened=600), a_change(ended=399), a_change(ended=1), a_change(ended=40)]
     assert collected(*steps) == [0, 0, 1, 1]
 
 

@@ -5,10 +5,11 @@ import gc
 from collections.abc import Callable
 from typing import Protocol, Self
 
-LOOK_S = 5.0
+LOOK_S = 1.0
 """Between two looks at whether one is due."""
-FEWEST_ENDED = 50
-"""Sessions that have ended since the last one, before the next while others are open."""
+FEWEST_ENDED, ENDED_FOR_EACH = 100, 2
+"""Sessions that have ended since the last one, before the next while others are open: that many at
+least, and that many for each open one."""
 IDLE_YOUNGER = 10
 BUSY_YOUNGER = 500
 """Collections of younger objects since the last full one, before the next: while no session is
@@ -35,7 +36,7 @@ class FullCollections:
     own full collections are switched off (those of younger objects go on), and one is made
 
     * when no session is open, and some have ended or many objects have become old;
-    * while sessions are open, when as many have ended as are open: an ended session leaves some
+    * while sessions are open, when twice as many have ended: an ended session leaves some
       reference cycles (the tracebacks of its tasks), so the cost of a session stays bounded.
     """
 
@@ -72,7 +73,9 @@ class FullCollections:
         ended, opened = self._sessions.ended - self._ended, len(self._sessions)
         if opened == 0:
             return ended > 0 or self._younger() >= IDLE_YOUNGER
-        return ended >= max(FEWEST_ENDED, opened) or self._younger() >= BUSY_YOUNGER
+        return (
+            ended >= max(FEWEST_ENDED, ENDED_FOR_EACH * opened) or self._younger() >= BUSY_YOUNGER
+        )
 
     async def _look(self) -> None:
         while True:
