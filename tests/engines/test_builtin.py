@@ -117,21 +117,12 @@ def test_builtin_conforms_to_the_engine_contract() -> None:
         ("repeat that", "I have not said anything yet."),
         ("[NOISE] um", "I heard no words, and I cannot see pictures. Could you say that again?"),
         ("2 plus 1 hundred", f"You said: 2 plus 1 hundred. {NOT_A_MODEL} Ask me what I can do."),
-    ],
-)
-def test_request_is_answered_by_its_rule(said: str, reply: str) -> None:
-    assert answer(user(said)) == reply
-
-
-@pytest.mark.parametrize(
-    ("said", "reply"),
-    [
         ("Count to ten", "One, two, three, four, five, six, seven, eight, nine, ten."),
         ("Please count from 8 up to 11.", "Eight, nine, ten, eleven."),
         ("count to 0.5", f"You said: Count to 0.5. {NOT_A_MODEL} Ask me what I can do."),
     ],
 )
-def test_numbers_are_counted(said: str, reply: str) -> None:
+def test_request_is_answered_by_its_rule(said: str, reply: str) -> None:
     assert answer(user(said)) == reply
 
 

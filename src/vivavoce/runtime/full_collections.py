@@ -56,7 +56,6 @@ class FullCollections:
         self._thresholds = gc.get_threshold()
 
     async def __aenter__(self) -> Self:
-        self._thresholds = gc.get_threshold()
         gc.set_threshold(*self._thresholds[:2], _NEVER)
         self._looking = asyncio.create_task(self._look())
         return self
