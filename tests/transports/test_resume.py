@@ -1,8 +1,6 @@
 """Clients that lose their connection and come back to their conversation."""
 
 import asyncio
-import base64
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,12 +15,11 @@ from tests import idle_clock
 from tests.server import Server, scripted, serving
 from tests.session.stage import texts
 from tests.transports.webrtc.caller import Caller, calling, until
-from vivavoce.protocol.audio_frames import AudioFrames
+from vivavoce.protocol.wire import Frame
 from vivavoce.runtime.resume import ResumeSettings, Ticket
 from vivavoce.settings import Settings
 from vivavoce.store.sqlite import SQLiteStore
-from vivavoce.testing.virtual_time import run
-from vivavoce.transports.resumable import DROP_PAUSE_S, KEPT_S, MAX_KEPT_BYTES, History
+from vivavoce.transports.resumable import History, ResumableLink
 
 WORDS = "one two three four five six seven eight"
 SLOW = {"realtime_factor": 0.5}
@@ -127,6 +124,37 @@ def test_lost_connection_within_the_grace_time_loses_no_event() -> None:
             assert len(server.sessions) == 1
             await second.ask()
             assert await second.answer() == ("completed", None)
+
+    played(script, settings(tts=SLOW))
+
+
+def test_what_waits_for_a_client_that_is_away_is_counted_as_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once: a server whose clients are all gone at once has no time to count it for each frame."""
+    counted = 0
+
+    def since(history: History, position: int) -> list[Frame]:
+        nonlocal counted
+        counted += 1
+        return kept(history, position)
+
+    kept = History.since
+    monkeypatch.setattr(History, "since", since)
+
+    async def script(server: Server) -> None:
+        async with lost(server) as caller:
+            await caller.ask()
+            await caller.until("response.output_audio.delta")
+        runner = the_ticket(server).runner
+        assert runner is not None
+        link = runner._peer
+        assert isinstance(link, ResumableLink)
+        await until(lambda: link.waiting_bytes > 20_000)
+        waiting = link._history.since(link._unsent)
+        assert len(waiting) > 5
+        assert link.waiting_bytes == sum(len(frame.data) for frame in waiting)
+        assert counted == 2  # when the connection was lost, and above
 
     played(script, settings(tts=SLOW))
 
@@ -474,73 +502,3 @@ def test_client_that_cannot_be_attached_to_a_session_that_drains_leaves_it_alone
             await draining
 
     played(script, settings(tts=SLOW))
-
-
-def test_history_keeps_what_was_sent_last() -> None:
-    async def main() -> None:
-        history = History()
-        for n in range(3):
-            history.add(f'{{"event_id":"event_{n}"}}'.encode())
-        assert history.behind("event_1") == 2
-        assert history.behind("event_9") is None
-        assert [frame.data[-3:] for frame in history.since(2)] == [b'2"}']
-        history.add(bytes(MAX_KEPT_BYTES))
-        assert (history.begin, history.end) == (3, 4)
-        history.close()
-
-    idle_clock.run(main())
-
-
-@pytest.mark.parametrize("size", [1920, 1921, 1922])  # without padding, with two, with one
-def test_history_returns_frames_of_audio_as_they_were(size: int) -> None:
-    async def main() -> None:
-        history, frames = History(), AudioFrames("response.output_audio.delta")
-        sent = [delta(n, bytes([n]) * size) for n in range(4)]
-        frames.learn(sent[0])
-        for frame in sent:
-            history.add(frame, frames.read(frame))
-        history.add(b'{"event_id":"event_done"}')
-        assert [frame.data for frame in history.since(0)] == [*sent, b'{"event_id":"event_done"}']
-        assert [history.behind(f"event_{n}") for n in (0, 3, "done")] == [1, 4, 5]
-        history.add(bytes(MAX_KEPT_BYTES))
-        assert history.begin == 5
-        history.close()
-
-    def delta(number: int, audio: bytes) -> bytes:
-        text = base64.b64encode(audio).decode()
-        fields = {"event_id": f"event_{number}", "delta": text, "item_id": "item_1"}
-        return json.dumps({"type": "response.output_audio.delta", **fields}).encode()
-
-    idle_clock.run(main())
-
-
-@pytest.mark.parametrize("size", [1920, 1921])
-def test_history_knows_the_frame_of_audio_before_those_that_it_keeps(size: int) -> None:
-    async def main() -> None:
-        history, frames = History(), AudioFrames("response.output_audio.delta")
-        text = base64.b64encode(bytes(size)).decode()
-        fields = {"event_id": "event_1", "delta": text}
-        frame = json.dumps({"type": "response.output_audio.delta", **fields}).encode()
-        frames.learn(frame)
-        history.add(frame, frames.read(frame))
-        history.add(bytes(MAX_KEPT_BYTES))
-        assert (history.begin, history.behind("event_1")) == (1, 1)
-        history.close()
-
-    idle_clock.run(main())
-
-
-def test_history_knows_the_event_before_those_that_it_keeps() -> None:
-    """A client that has received it, and was sent nothing since, has lost nothing."""
-
-    async def main() -> None:
-        history = History()
-        for n in range(2):
-            history.add(f'{{"event_id":"event_{n}"}}'.encode())
-        await asyncio.sleep(KEPT_S + DROP_PAUSE_S + 1)
-        assert (history.begin, history.end) == (2, 2)
-        assert history.behind("event_1") == 2
-        assert history.behind("event_0") is None
-        history.close()
-
-    run(main())

@@ -78,9 +78,6 @@ class History:
         skipped = max(0, position - self.begin)
         return [Frame("text", self._frame(n)) for n in range(skipped, len(self._kept))]
 
-    def bytes_since(self, position: int) -> int:
-        return sum(len(frame.data) for frame in self.since(position))
-
     def behind(self, event_id: str) -> int | None:
         """The position behind the frame of an event; None: frames behind it are not kept."""
         wanted = f'"{event_id}"'.encode()
@@ -154,6 +151,7 @@ class ResumableLink:
         self._queue: SendQueue | None = queue
         self._base = 0  # position of the first frame of the queue
         self._unsent = 0  # position of the first frame that was not written, while detached
+        self._unsent_bytes = 0  # of it and all behind it
         self._closed = False
         self._changed = Signal()  # resolved when the queue is replaced or the session ends
         self._timer: asyncio.TimerHandle | None = None
@@ -188,7 +186,7 @@ class ResumableLink:
     def waiting_bytes(self) -> int:
         if self._queue is not None:
             return self._queue.waiting_bytes
-        return self._history.bytes_since(self._unsent)
+        return self._unsent_bytes
 
     async def wait_writable(self) -> None:
         while not self.is_writable:
@@ -244,6 +242,7 @@ class ResumableLink:
         runner = self._ticket.runner
         self._queue, queue.on_frame = None, None
         self._unsent = self._base + queue.sent
+        self._unsent_bytes = sum(len(frame.data) for frame in self._history.since(self._unsent))
         self._history.held = True
         queue.close(1000, "the client left")
         grace_s = self._ticket.service.settings.grace_seconds
@@ -262,6 +261,7 @@ class ResumableLink:
             return
         for frame in frames:
             self._history.add(frame.data)
+            self._unsent_bytes += len(frame.data)
         if self._history.is_full:
             self._end(LOST)
 
