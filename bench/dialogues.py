@@ -38,6 +38,7 @@ Kind: TypeAlias = Literal[
     "noise, nobody speaks",
 ]
 Sound: TypeAlias = NDArray[np.float64]
+Place: TypeAlias = tuple[int, int]
 
 TURNS: frozenset[Kind] = frozenset(
     {"complete sentence", "pause in mid-sentence", "hesitation", "recording"}
@@ -45,6 +46,8 @@ TURNS: frozenset[Kind] = frozenset(
 """The user speaks, and waits for an answer."""
 INTERRUPTIONS: frozenset[Kind] = frozenset({"interruption", "short interruption"})
 ECHO_DB = -20.0
+FADE = RATE // 50
+BOUNDARY = RATE // 8  # before the time that a voice gives for a word
 ROOM = 2.5e-4  # standard deviation of a quiet room
 VOICE = 0.1  # root mean square of a voice
 TALKERS = ("espeak ash", "espeak marin", "hibari heart", "espeak onyx", "espeak coral")
@@ -256,9 +259,54 @@ def _trimmed(sound: Sound) -> Sound:
     return sound[loud[0] * frame : (loud[-1] + 1) * frame]
 
 
+class Speaker:
+    """Speaks with any of some voices; espeak in place of an engine that is missing."""
+
+    def __init__(self, engines: Mapping[str, TTS]) -> None:
+        self._engines = engines
+
+    async def __call__(self, text: str, voice: str, speed: float = 1.0, /) -> Sound:
+        sound, _ = await self._spoken(text, voice, speed)
+        return at_level(_trimmed(sound), VOICE)
+
+    async def in_two(
+        self, first: str, second: str, voice: str, speed: float = 1.0
+    ) -> tuple[Sound, Sound] | None:
+        """A sentence spoken without a pause, cut where it is softest before the second part; None:
+        the voice does not tell where that begins."""
+        sound, marks = await self._spoken(f"{first} {second}", voice, speed)
+        cuts = [at for at, start in marks if start == len(first) + 1]
+        if not cuts:
+            return None
+        sound = at_level(sound, VOICE)
+        near = sound[max(0, cuts[0] - BOUNDARY) : cuts[0] + FADE]
+        loudness = np.convolve(np.square(near), np.ones(FADE), "same")
+        cut = max(0, cuts[0] - BOUNDARY) + int(np.argmin(loudness))
+        before, after = sound[:cut], sound[cut:]
+        fade = np.linspace(0, 1, FADE)
+        before[-FADE:] *= fade[::-1]
+        after[:FADE] *= fade
+        return _trimmed(before), _trimmed(after)
+
+    async def _spoken(self, text: str, voice: str, speed: float) -> tuple[Sound, list[Place]]:
+        """Sound, and of each word its sample in it and its place in the text."""
+        name, timbre = voice.split()
+        if name not in self._engines:
+            name, timbre = "espeak", "ash"
+        tts = self._engines[name]
+        pcm, marks = b"", []
+        pieces = tts.synthesize(text, voice=timbre, speed=speed, language="en", instructions="")
+        async with aclosing(pieces):
+            async for piece in pieces:
+                pcm += piece.audio
+                marks += [(mark.at * RATE // tts.sample_rate, mark.start) for mark in piece.marks]
+        pcm = resample(pcm, tts.sample_rate, RATE)
+        return np.frombuffer(pcm, "<i2") / 32768, marks
+
+
 @asynccontextmanager
-async def speaking(talkers: Sequence[str]) -> AsyncIterator[Talk]:
-    """What speaks with any of these voices; espeak in place of an engine that is missing."""
+async def speaking(talkers: Sequence[str]) -> AsyncIterator[Speaker]:
+    """What speaks with these voices, such as "espeak ash"."""
     engines: dict[str, TTS] = {}
     async with AsyncExitStack() as stack:
         for name in sorted({voice.split()[0] for voice in talkers}):
@@ -268,16 +316,4 @@ async def speaking(talkers: Sequence[str]) -> AsyncIterator[Talk]:
                 print(f"without voices of {name}: {exc}", file=sys.stderr)
             else:
                 engines[name] = await stack.enter_async_context(engine)
-
-        async def say(text: str, voice: str, speed: float = 1.0, /) -> Sound:
-            name, timbre = voice.split()
-            if name not in engines:
-                name, timbre = "espeak", "ash"
-            tts = engines[name]
-            pieces = tts.synthesize(text, voice=timbre, speed=speed, language="en", instructions="")
-            async with aclosing(pieces):
-                pcm = b"".join([piece.audio async for piece in pieces])
-            pcm = resample(pcm, tts.sample_rate, RATE)
-            return at_level(_trimmed(np.frombuffer(pcm, "<i2") / 32768), VOICE)
-
-        yield say
+        yield Speaker(engines)

@@ -4,7 +4,7 @@ import asyncio
 import importlib
 
 import pytest
-from bench import cluster, cluster_sim, overlaps, quality, search, turns, webrtc
+from bench import cluster, cluster_sim, overlaps, quality, search, turn_ends, turns, webrtc
 from bench.__main__ import MODULES
 from bench.dialogues import Scenario, half
 from bench.figures import Figure
@@ -194,3 +194,10 @@ def test_simulated_engines_are_the_first_limit_where_they_have_too_few_places() 
 def test_figure_of_nothing_has_no_verdict() -> None:
     figure = Figure(measure="stops", value=float("nan"), unit="ms", target=300)
     assert (figure.measured, figure.verdict) == ("— ms", "")
+
+
+def test_halves_of_the_ends_of_turns_have_no_voice_and_no_text_in_common() -> None:
+    assert not {*turn_ends.VOICES["tune"]} & {*turn_ends.VOICES["report"]}
+    for texts in turn_ends.TEXTS.values():
+        assert len({*texts}) == len(texts)
+        assert len(texts) % 2 == 0

@@ -46,13 +46,13 @@ class Joined:
     [
         Joined(None, None, UNKNOWN),
         Joined(0.9, None, 0.9),
-        Joined(0.5, 0.9, 0.9),  # one that does not know changes nothing
-        Joined(0.5, 0.999, 0.924),  # the sound is never taken for certain
+        Joined(0.5, 0.8, 0.8),  # one that does not know changes nothing
+        Joined(0.5, 0.999, 0.818),  # the sound is never taken for certain
         Joined(0.5, 0.0, 0.076),
-        Joined(0.9, 0.9, 0.988),
-        Joined(0.1, 0.9, 0.5),
+        Joined(0.9, 0.8, 0.973),
+        Joined(0.2, 0.8, 0.5),
         Joined(1.0, 0.5, 1.0),
-        Joined(0.0, 0.9, 0.022),
+        Joined(0.0, 0.9, 0.011),
     ],
 )
 def test_likelihood_is_the_sum_of_log_odds(case: Joined) -> None:
@@ -62,10 +62,10 @@ def test_likelihood_is_the_sum_of_log_odds(case: Joined) -> None:
 
 def test_source_without_weight_does_not_count() -> None:
     settings = TurnSettings(words_weight=0)
-    assert likelihood_of(Evidence(0.01, 0.9), settings) == pytest.approx(0.9)
-    assert likelihood_of(Evidence(sound=0.9, llm=0.1), SETTINGS) == pytest.approx(0.9)
+    assert likelihood_of(Evidence(0.01, 0.8), settings) == pytest.approx(0.8)
+    assert likelihood_of(Evidence(sound=0.8, llm=0.2), SETTINGS) == pytest.approx(0.8)
     asked = TurnSettings(llm_weight=1)
-    assert likelihood_of(Evidence(sound=0.9, llm=0.1), asked) == pytest.approx(0.5)
+    assert likelihood_of(Evidence(sound=0.8, llm=0.2), asked) == pytest.approx(0.5)
     decision = decision_of(9_600, "silence", Evidence(llm=0.1), SpeakerPauses(), asked)
     assert (decision.llm, decision.reason) == (0.1, "language model: incomplete")
 
@@ -91,15 +91,24 @@ def test_silence_is_no_longer_where_the_words_are_more_complete(
     assert waits[0] >= waits[1]
 
 
+def test_sound_that_is_being_scored_is_waited_for_a_little() -> None:
+    def wait(evidence: Evidence, eagerness: Eagerness = "auto") -> int:
+        silence = silence_for(evidence, eagerness, pauses_of(), SETTINGS, sound_due=True)
+        return to_ms(silence)
+
+    assert (wait(Evidence(1.0)), wait(Evidence(1.0), "high")) == (256, 224)
+    assert wait(Evidence(0.5)) == to_ms(silence_for(Evidence(0.5), "auto", pauses_of(), SETTINGS))
+
+
 def test_pauses_of_the_speaker_change_the_silence_that_is_waited_for() -> None:
     def wait(pauses: SpeakerPauses, settings: TurnSettings = SETTINGS) -> int:
         return to_ms(silence_for(Evidence(0.5), "auto", pauses, settings))
 
     quick, slow = pauses_of(*8 * [170]), pauses_of(*8 * [900])
-    assert [wait(quick), wait(SpeakerPauses()), wait(slow)] == [709, 946, 1419]
-    assert wait(pauses_of(900)) == 1135  # one says little
-    assert wait(pauses_of(*50 * [60_000])) == int(946.57 * MAX_FACTOR)
-    assert wait(slow, TurnSettings(adapt=False)) == 946
+    assert [wait(quick), wait(SpeakerPauses()), wait(slow)] == [657, 876, 1314]
+    assert wait(pauses_of(900)) == 1051  # one says little
+    assert wait(pauses_of(*50 * [60_000])) == int(876.35 * MAX_FACTOR)
+    assert wait(slow, TurnSettings(adapt=False)) == 876
     assert wait(pauses_of(*8 * [900], *8 * [170])) == wait(quick)  # the last eight count
 
 

@@ -57,10 +57,10 @@ def partly(session: Session, item_id: str, text: str) -> list[Effect]:
 
 
 def paused(session: Session, text: str = "I am") -> str:
-    """The user has said these words and pauses for 192 ms; the id of the item."""
+    """The user has said these words and pauses for 160 ms; the id of the item."""
     item_id = the(SpeechStarted, hear(session, "####")).item_id
     partly(session, item_id, text)
-    assert the(ScoreTurn, hear(session, 6 * ".")).text == text
+    assert the(ScoreTurn, hear(session, 5 * ".")).text == text
     return item_id
 
 
@@ -69,7 +69,7 @@ def test_words_that_sound_finished_end_the_turn_after_a_short_silence() -> None:
     item_id = paused(session)
     assert session.handle(TurnScored(item_id, 1.0), 0.0) == []
     effects = hear(session, 7 * ".")
-    assert the(SpeechStopped, effects).audio_end_ms == (4 + 7) * 32  # 224 ms of it
+    assert the(SpeechStopped, effects).audio_end_ms == (4 + 6) * 32  # 192 ms of it
     assert the(InputAudioCommitted, effects).item_id == item_id
 
 
@@ -129,7 +129,7 @@ def test_language_model_that_says_incomplete_lengthens_the_wait() -> None:
         decision = the(RecordTurn, hear(session, 130 * ".")).decision
         assert decision.llm == likelihood
         waited.append(decision.waited_ms)
-    assert waited == [2976, 288]
+    assert waited == [2944, 256]
 
 
 def test_score_of_a_model_that_reads_audio_has_the_end_of_the_turn() -> None:
@@ -185,7 +185,7 @@ def test_decision_is_recorded_and_sent_to_a_client_that_asks_why() -> None:
     session.handle(TurnScored(item_id, 1.0), 0.0)
     effects = hear(session, 7 * ".")
     decision = TurnDecision(
-        waited_ms=224, reason="sentence complete", likelihood=1.0, words=1.0, usual_pause_ms=500
+        waited_ms=192, reason="sentence complete", likelihood=1.0, words=1.0, usual_pause_ms=500
     )
     assert the(RecordTurn, effects) == RecordTurn(item_id, decision)
     assert the(SpeechStopped, effects).decision is UNSET
@@ -198,12 +198,12 @@ def test_speech_soon_after_a_turn_counts_as_a_pause_of_the_speaker() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)
     session.handle(TurnScored(item_id, 1.0), 0.0)
-    hear(session, ".")  # ended after 7 windows of silence
+    hear(session, ".")  # ended after 6 windows of silence
     item_id = the(SpeechStarted, hear(session, 7 * "." + "####")).item_id
     partly(session, item_id, "and")
     hear(session, 6 * ".")
     decision = the(RecordTurn, session.handle(TurnScored(item_id, 1.0), 0.0)).decision
-    assert decision.usual_pause_ms == (3 * 500 + 14 * 32) // 4
+    assert decision.usual_pause_ms == (3 * 500 + 13 * 32) // 4
 
 
 def test_transcript_of_an_earlier_turn_is_not_scored() -> None:

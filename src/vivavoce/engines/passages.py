@@ -83,10 +83,16 @@ class SpeechBuffer:
             self._loud = len(self._loudness), _loud_frames(self._loudness)
         return self._loud[1]
 
-    def samples(self, speech: int) -> Samples:
-        """The first `speech` frames and TAIL_MS more, as far as there are: [n], -1..1."""
-        count = min(speech * FRAME + TAIL_MS * RATE // 1000, len(self._audio) // 2)
-        return np.frombuffer(self._audio, np.int16, count).astype(np.float32) / 32768.0
+    def samples(self, speech: int, *, filled: bool = False) -> Samples:
+        """The first `speech` frames and TAIL_MS more, as far as there are: [n], -1..1.
+
+        filled: with silence, if there are fewer.
+        """
+        wanted = speech * FRAME + TAIL_MS * RATE // 1000
+        count = min(wanted, len(self._audio) // 2)
+        found = np.zeros(wanted if filled else count, np.float32)
+        found[:count] = np.frombuffer(self._audio, np.int16, count) / 32768.0
+        return found
 
     def timed(self, texts: Sequence[str], speech: int) -> tuple[HeardWord, ...]:
         """Words spread over the frames that are not silence, by their length in characters."""

@@ -28,8 +28,12 @@ UNKNOWN = 0.3
 """The probability that a turn is over where no source has said anything."""
 MAX_ODDS = 6.0
 """Log odds that count as certain: 0.9975."""
-MAX_SOUND_ODDS = 2.5
-"""Limit for the sound alone, 0.92: that model is just as sure when it is wrong."""
+MIN_SOUND_ODDS, MAX_SOUND_ODDS = -2.5, 1.5
+"""Limits for the sound alone, 0.08 and 0.82: that model is just as sure when it is wrong, and it is
+wrong more often about the end of a turn than about a pause."""
+SOUND_WAIT = to_samples(64)
+"""While the sound is being scored, the silence is so much longer than for a turn that sounds
+finished, at least."""
 USUAL_PAUSE_MS = 500
 """A pause in mid-turn between people in conversation, and as how many of the speaker's own pauses
 it counts:"""
@@ -86,9 +90,9 @@ class PauseRules(msgspec.Struct, frozen=True):
 
 PAUSE_RULES: dict[Eagerness, PauseRules] = {
     "low": PauseRules(to_samples(800), to_samples(8_000)),
-    "medium": PauseRules(to_samples(224), to_samples(4_000)),
-    "auto": PauseRules(to_samples(224), to_samples(4_000)),
-    "high": PauseRules(to_samples(192), to_samples(2_000)),
+    "medium": PauseRules(to_samples(192), to_samples(4_000)),
+    "auto": PauseRules(to_samples(192), to_samples(4_000)),
+    "high": PauseRules(to_samples(160), to_samples(2_000)),
 }
 
 
@@ -138,9 +142,9 @@ def odds_of(evidence: Evidence, settings: TurnSettings) -> dict[TurnSource, floa
         "sound": (evidence.sound, settings.sound_weight),
         "llm": (evidence.llm, settings.llm_weight),
     }
-    most = {"sound": MAX_SOUND_ODDS}
+    limits = {"sound": (MIN_SOUND_ODDS, MAX_SOUND_ODDS)}
     return {
-        source: weight * _odds(p, most.get(source, MAX_ODDS))
+        source: weight * _odds(p, *limits.get(source, (-MAX_ODDS, MAX_ODDS)))
         for source, (p, weight) in said.items()
         if p is not None
     }
@@ -158,11 +162,21 @@ def likelihood_of(evidence: Evidence, settings: TurnSettings) -> float:
 
 
 def silence_for(
-    evidence: Evidence, eagerness: Eagerness, pauses: SpeakerPauses, settings: TurnSettings
+    evidence: Evidence,
+    eagerness: Eagerness,
+    pauses: SpeakerPauses,
+    settings: TurnSettings,
+    *,
+    sound_due: bool = False,
 ) -> int:
-    """Samples of silence that end the turn."""
+    """Samples of silence that end the turn.
+
+    sound_due: the sound of this pause is being scored.
+    """
     factor = pauses.factor if settings.adapt else 1.0
-    return PAUSE_RULES[eagerness].wait(likelihood_of(evidence, settings), factor)
+    rules = PAUSE_RULES[eagerness]
+    silence = rules.wait(likelihood_of(evidence, settings), factor)
+    return max(silence, rules.finished + SOUND_WAIT) if sound_due else silence
 
 
 def decision_of(
@@ -190,11 +204,11 @@ def decision_of(
     )
 
 
-def _odds(probability: float, most: float) -> float:
+def _odds(probability: float, least: float, most: float) -> float:
     """Log odds, bounded."""
     if probability <= 0 or probability >= 1:
-        return most if probability >= 1 else -most
-    return max(-most, min(most, math.log(probability / (1 - probability))))
+        return most if probability >= 1 else least
+    return max(least, min(most, math.log(probability / (1 - probability))))
 
 
 def _reason(odds: dict[TurnSource, float]) -> str:

@@ -147,6 +147,23 @@ def test_question_mark_behind_a_dangling_word_says_little() -> None:
     assert likelihood("What is it for?", "en") == 0.95
 
 
+def test_comma_says_little_behind_words_that_could_be_all() -> None:
+    assert likelihood("Tomorrow at three,", "en") == likelihood("Yes,", "en") == 0.35
+    assert likelihood("So, um,", "en") == 0.025
+    assert likelihood("Demain à trois heures,", "xx") == 0.35
+
+
+def test_what_the_problem_is_must_follow() -> None:
+    assert likelihood("The problem is that.", "en") == likelihood("He told me that,", "en") == 0.05
+    assert likelihood("What kind of bird is that?", "en") == 0.95
+
+
+def test_condition_is_complete_with_its_second_clause() -> None:
+    assert likelihood("If it rains tomorrow, then.", "en") == 0.05
+    assert likelihood("If it rains tomorrow, then we will stay at home.", "en") == 0.85
+    assert likelihood("If we go to the beach in the rain tomorrow", "en") == 0.5
+
+
 def test_number_that_something_is_may_go_on() -> None:
     assert likelihood("My address is twelve.", "en") == 0.2
     assert likelihood("Meine Nummer ist zwölf", "de") == 0.2

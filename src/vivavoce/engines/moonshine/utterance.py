@@ -12,10 +12,13 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from vivavoce.engines.moonshine.model import NOTHING, Decoded, MoonshineModel
-from vivavoce.engines.passages import CUT_PAUSE_MS, FRAME, MIN_CUT_MS, PAUSE_MS, SpeechBuffer
+from vivavoce.engines.passages import CUT_PAUSE_MS, FRAME, MIN_CUT_MS, SpeechBuffer
 from vivavoce.engines.worker import HeardWord, Hypothesis, WorkerStream
 
 DECODE_MS = 600
+PAUSE_MS = 100
+"""Of silence, after which the words are looked for that may be the last. The model hears more
+silence than that: of a sound that ends at once it makes other words."""
 EARLY_MS = (200, 300, 420)
 """Of sound that is not silence, after which the first words are looked for: speech over an answer
 is judged by them. Each costs some 40 ms."""
@@ -79,8 +82,11 @@ class Utterance:
     @property
     def _awaited(self) -> bool:
         """Whether the words so far are waited for: in a pause, and at the beginning of speech."""
-        paused = (self._buffer.frames - self._buffer.speech_frames()) * 20 >= PAUSE_MS
-        return paused or self._buffer.voiced_frames() * 20 <= EARLY_MS[-1]
+        return self._paused or self._buffer.voiced_frames() * 20 <= EARLY_MS[-1]
+
+    @property
+    def _paused(self) -> bool:
+        return (self._buffer.frames - self._buffer.speech_frames()) * 20 >= PAUSE_MS
 
     def _due(self, *, contended: bool) -> bool:
         """Whether to decode now."""
@@ -93,7 +99,7 @@ class Utterance:
         if early > self._early and voiced_ms >= EARLY_MS[self._early] + later:
             self._early = early
             return True
-        if (now - speech) * 20 >= PAUSE_MS:
+        if self._paused:
             return True
         later = LATER_MS if contended else 0
         return (now - self._decoded_at) * 20 >= DECODE_MS + now * 20 // 8 + later
@@ -105,7 +111,7 @@ class Utterance:
         if not speech:
             self._words = ()
             return
-        samples = self._buffer.samples(speech)
+        samples = self._buffer.samples(speech, filled=self._paused)
         result: Decoded | None = None
         for result in self._model.decode(samples, self._prefix):
             if result is None:

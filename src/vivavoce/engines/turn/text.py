@@ -13,7 +13,7 @@ import msgspec
 LEXICONS_PATH = Path(__file__).with_name("lexicons.toml")
 
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*'?")
-_GOING_ON = re.compile(r"(\.\.+|…|[,;:\-\u2013\u2014])$")
+_GOING_ON = re.compile(r"(\.\.+|…|[;:\-\u2013\u2014])$")
 _FINAL = ".。।"
 _ASKING = "?!\uff1f\uff01"
 
@@ -23,6 +23,7 @@ _DANGLING = 0.05
 _DANGLING_ASKED = 0.07
 _TAGS = frozenset({"huh", "eh", "hm", "hmm"})  # fillers that ask
 _CONDITION = 0.35
+_COMMA = 0.35  # at most: recognisers also set one where the sound ends soon after the last word
 _DICTATED = 0.3
 _ONE_NUMBER = 0.2
 _NUMBER_WHOLE = 0.6
@@ -32,11 +33,12 @@ _QUESTION = 0.85
 _SENTENCE = 0.85
 _CLOSED = 0.95
 
-# English grammar; in the other languages none of these words stands where it is looked for.
+# Grammar, mostly English; in the other languages no other of these words stands where it is sought.
 _BEING = frozenset({"is", "are", "was", "were", "am"})
 _AUXILIARIES = _BEING | {"have", "has", "had", "will", "would", "could", "should"}
 _SUBJECTS = frozenset({"i", "we", "he", "she", "they", "it"})
 _IS = frozenset({"is", "ist", "est", "es", "è"})
+_THEN = frozenset({"then", "dann", "alors", "entonces", "allora"})
 _ASKED = frozenset({"what", "where", "who", "how", "which"})
 
 _PHONE_NUMBER = 10  # digits with an area code: fewer may still be going on
@@ -85,6 +87,8 @@ def likelihood(text: str, language: str) -> float:
     text = text.strip().replace("\u2019", "'").lower()
     if not text:
         return _NOTHING
+    if text.endswith(","):
+        return min(_COMMA, likelihood(text.rstrip(", "), language))
     if _GOING_ON.search(text):
         return _DANGLING
     lexicon = _LEXICONS.get(re.split("[-_]", language.lower())[0])
@@ -155,6 +159,8 @@ def _by_ending(lexicon: Lexicon, words: list[str], core: list[str]) -> float:
         return _COMMAND
     if len(words) == 2 and words[0] in _SUBJECTS and last in _AUXILIARIES:
         return _NEUTRAL  # "i am" may be all, or a beginning
+    if len(words) > 2 and last == "that" and words[-2] in _BEING and not _ASKED & {*words}:
+        return _DANGLING  # "the problem is that"
     dangling = _longest_ending(words, lexicon.dangling)
     closing = _longest_ending(words, lexicon.closings)
     if closing > dangling:
@@ -194,8 +200,13 @@ def _by_dictation(lexicon: Lexicon, words: list[str]) -> float:
 
 
 def _by_condition(lexicon: Lexicon, core: list[str]) -> float:
-    """Of "if it rains tomorrow": the longer it is, the likelier its second clause is in it."""
+    """Of "if it rains tomorrow": the longer it is, the likelier its second clause is in it. 0 if it
+    is no condition, or "then" and some words followed it."""
     if core[0] not in lexicon.conditions or _asks(lexicon, core):
+        return 0.0
+    if core[-1] in _THEN:
+        return _DANGLING
+    if _THEN & {*core[3:-3]}:
         return 0.0
     return _CONDITION if len(core) <= 6 else _NEUTRAL
 

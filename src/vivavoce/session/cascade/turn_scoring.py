@@ -127,7 +127,10 @@ class TurnScoring:
         self.evidence = msgspec.structs.replace(self.evidence, **{fact.source: fact.likelihood})
         if isinstance(detector.settings, SemanticVad):
             eagerness, turns = detector.settings.eagerness, self._options.turns
-            detector.wait_for(silence_for(self.evidence, eagerness, self._pauses, turns))
+            silence = silence_for(
+                self.evidence, eagerness, self._pauses, turns, sound_due=self.awaits_sound
+            )
+            detector.wait_for(silence)
 
     def decide(self, detector: TurnDetector, position: int) -> TurnDecision:
         """The decision that has just ended the turn at that position."""
