@@ -20,6 +20,7 @@ from vivavoce.scorecard.load import LoadBounds, Scorecard, measured
 from vivavoce.scorecard.page import page
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
+from vivavoce.standard_streams import print_error
 from vivavoce.talk.client import endpoint
 from vivavoce.talk.demo import spoken_sentence
 
@@ -78,9 +79,7 @@ def bench_servers(
             text = msgspec.json.format(msgspec.json.encode(cards), indent=2).decode()
             _write(options.json, text, "--json")
     except (SettingsError, AudioError, CallerLost) as exc:
-        notes.print(
-            f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False, soft_wrap=True
-        )
+        print_error(notes, exc)
         return REFUSED
     missed = missing(cards, options)
     for sentence in missed:

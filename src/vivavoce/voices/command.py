@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.settings import Settings
+from vivavoce.standard_streams import print_error
 from vivavoce.voices.report import as_csv, as_html, print_ranking
 from vivavoce.voices.speaking import Speakers, spoken_clips
 from vivavoce.voices.study import (
@@ -104,9 +105,7 @@ def report_voices(
 
 
 def _refuse(exc: Exception, notes: Console) -> int:
-    notes.print(
-        f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False, soft_wrap=True
-    )
+    print_error(notes, exc)
     return REFUSED
 
 
