@@ -339,6 +339,7 @@ def test_budget_set_is_listed_with_what_is_left(
         (("usage", "--by", "mood"), "Usage cannot be grouped by 'mood'; only by day, key, user"),
         (("users", "set", "a:b"), "'a:b' cannot be the name of a key, user or team; names are 1"),
         (("keys", "add", "a b"), "'a b' cannot be the name of a key, user or team; names are 1"),
+        (("keys", "add", "a\n"), r"'a\n' cannot be the name of a key, user or team; names are 1"),
         (("keys", "add", "x", "--days", "0"), "--days is a number of days above 0; without it"),
         (("keys", "add", "x", "--max-sessions", "-1"), "--max-sessions and --max-requests are 0"),
     ],
