@@ -265,6 +265,24 @@ def test_prices_are_printed_with_the_operators_own(
     assert capsys.readouterr().out == "Nothing was found.\n"
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "kind"),
+    [
+        ("--workers", "none", "int|Literal[auto]"),
+        ("--workers", "null", "int|Literal[auto]"),
+        ("--workers", "many", "int|Literal[auto]"),
+        ("--port", "none", "int"),
+    ],
+)
+def test_option_of_serve_with_a_word_for_a_number_is_refused(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, kind: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli(["serve", option, value])
+    said = " ".join(capsys.readouterr().err.replace("│", "").split())
+    assert f'Invalid value for {option}: unable to convert "{value}" into {kind}.' in said
+
+
 def test_price_that_is_no_date_is_refused(refused: Refused) -> None:
     said = refused("prices", settings='[prices.m]\neffective_from = "soon"\n')
     assert said == "vivavoce: [prices] m: effective_from 'soon' is not an ISO date"
