@@ -118,7 +118,9 @@ async def _rate(settings: Settings, options: RateOptions, console: Console, note
             _note_left_out(speakers, notes)
             if options.list_voices:
                 for voice in voices:
-                    console.print(voice.label, markup=False, highlight=False)
+                    names = ", ".join(speakers.aliases(voice.engine, voice.voice))
+                    line = f"{voice.label} (also named {names})" if names else voice.label
+                    console.print(line, markup=False, highlight=False, soft_wrap=True)
                 return DONE
             await _make(options, speakers, voices, notes)
     study = VoiceStudy.read(options.folder)
