@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, TypeAlias
@@ -202,6 +203,11 @@ class Runner:
     def audio_samples(self) -> tuple[int, int]:
         """See Session.audio_samples."""
         return self._session.audio_samples if self._group else self._last_audio
+
+    @property
+    def plays_until(self) -> float:
+        """See Session.plays_until."""
+        return self._session.plays_until if self._group else -math.inf
 
     @property
     def settings(self) -> SessionObject:
