@@ -7,16 +7,14 @@ import random
 import weakref
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 
 from tests.session.stage import settings
-from tests.store.line import InlineSQLite, Line
 from tests.store.redis_server import redis_store, redis_url
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
 from vivavoce.limits.accounts import ApiKey, Budget, Owner, Team, User
@@ -38,7 +36,6 @@ from vivavoce.telemetry.metering import LEASE_S, SEAT_LEASE_S, STORE_LOST, Meter
 from vivavoce.telemetry.rating import PriceRef, Rater, Tariff
 from vivavoce.telemetry.reports import report
 from vivavoce.telemetry.session_meter import SessionMeter
-from vivavoce.testing.virtual_time import run as run_virtually
 
 RATES = Rates(
     text_input=4 * NANO, text_output=20 * NANO, audio_input=10 * NANO, audio_output=20 * NANO
@@ -750,28 +747,6 @@ def test_session_goes_on_from_the_allowance_while_the_store_is_away_and_then_end
         assert len(await stage.rows()) == count
 
     run(main)
-
-
-def test_session_whose_store_is_slow_before_an_allowance_is_drawn_goes_on() -> None:
-    async def main() -> None:
-        async with InlineSQLite(":memory:") as store:
-            line = Line(store)
-            async with Stage(cast(AccountStore, line)) as stage:
-                budget = await stage.budget("key", "usd", NANO, period="day")
-                meter = stage.meter()
-                await meter.enter()
-                line.delay = partial(asyncio.sleep, 1.5)  # and as long on the way back
-                for count in range(3):
-                    answer(meter, f"r{count}")
-                    await stage.settled()
-                meter.leave()
-                await stage.settled()
-                line.delay = None
-                await stage.service.store.try_again()
-                assert stage.posted == []
-                assert (await stage.balance(budget)).spent == 3 * USED
-
-    run_virtually(main())
 
 
 def test_conversation_that_is_taken_up_again_goes_on_while_new_ones_are_refused(
