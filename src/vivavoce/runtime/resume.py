@@ -84,6 +84,8 @@ class Ticket:
     """The conversation that continues; None: a new one begins."""
     runner: Runner | None = None
     """The runner of the session, while it is open."""
+    client_away: bool = False
+    """Whether the client of the open session has lost its connection, and may come back."""
     superseded: bool = False
     """Whether another client has taken over the conversation."""
     kept_at: float | None = None

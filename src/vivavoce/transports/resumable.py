@@ -246,6 +246,7 @@ class ResumableLink:
         queue.send_frames(frames)
         queue.on_frame = self._history.add
         self._queue, self._base = queue, position - 1
+        self._ticket.client_away = False
         self._history.release()
         self._changed.set()
         return True
@@ -265,6 +266,7 @@ class ResumableLink:
         if runner is None or code in CLIENT_CLOSES or not grace_s or gap:
             self._end(code)
         else:
+            self._ticket.client_away = True
             self._timer = asyncio.get_running_loop().call_later(grace_s, self._end, code)
 
     def _end(self, code: int) -> None:
