@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 24
 SERVING_BYTES = 4
-TAKEN_OVER_CLOSE = 4003
-"""The close code of a connection whose conversation another client has resumed."""
 RENEWALS = 3
 """How often an open conversation that does not change is stored in the time that it is kept."""
 MIN_RENEW_S = 1.0
@@ -118,11 +116,7 @@ class Ticket:
         if not self.superseded:
             self.superseded = True
             if self.runner is not None:
-                self.runner.give_way(
-                    TAKEN_OVER_CLOSE,
-                    "session_taken_over",
-                    "Another client has resumed this conversation.",
-                )
+                self.runner.give_way()
 
 
 class Resumption:

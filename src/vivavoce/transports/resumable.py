@@ -1,19 +1,13 @@
 """The peer of a session that outlives its connections: it keeps frames, so that none is lost."""
 
 import asyncio
-import secrets
 
 from vivavoce.protocol.audio_frames import AudioForm, PassedAudio, framed, is_exact
 from vivavoce.protocol.codec import encode
-from vivavoce.protocol.server import (
-    AnyServerEvent,
-    ErrorBody,
-    ErrorEvent,
-    OutputAudioDelta,
-    SessionCreated,
-)
+from vivavoce.protocol.server import AnyServerEvent, OutputAudioDelta, SessionCreated
 from vivavoce.protocol.wire import Frame
-from vivavoce.runtime.resume import TAKEN_OVER_CLOSE, Ticket
+from vivavoce.runtime.client_errors import TAKEN_OVER, TAKEN_OVER_CLOSE, taken_over
+from vivavoce.runtime.resume import Ticket
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.tasks import Signal
 from vivavoce.session.facts import Disconnected
@@ -283,8 +277,5 @@ class ResumableLink:
 
     def _tell_older(self, queue: SendQueue) -> None:
         queue.on_frame = None
-        body = ErrorBody(
-            code="session_taken_over", message="Another client has resumed this conversation."
-        )
-        queue.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
-        queue.close(TAKEN_OVER_CLOSE, "session_taken_over")
+        queue.send(taken_over())
+        queue.close(TAKEN_OVER_CLOSE, TAKEN_OVER)
