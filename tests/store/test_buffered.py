@@ -81,18 +81,20 @@ class Process:
             except StoreError:
                 pass
 
-    async def reserve(self, id_: str, amount: int, *, opens: bool = False) -> bool:
+    async def reserve(
+        self, id_: str, amount: int, *, opens: bool = False, waits: bool = False
+    ) -> bool:
         charges = tuple(Charge(budget, "p", amount, self.limit) for budget in BUDGETS)
         reservation = Reservation(id=id_, charges=charges, lease_until=now() + LEASE_S, opens=opens)
-        refused = await self.accounts.reserve(reservation)
+        refused = await self.accounts.reserve(reservation, waits=waits)
         if refused is None:
             self.held[id_] = amount
         return refused is None
 
-    async def begin(self, id_: str) -> bool:
+    async def begin(self, id_: str, *, waits: bool = False) -> bool:
         amount = self.held.pop(id_)
         try:
-            await self.accounts.begin(id_, row(id_, amount, confirmed=False))
+            await self.accounts.begin(id_, row(id_, amount, confirmed=False), waits=waits)
         except StoreError:
             await self.accounts.release(id_)
             return False
@@ -449,13 +451,13 @@ def test_slow_store_is_waited_for_where_no_allowance_pays() -> None:
         process = await Process(store, None, allowance=0).start()
         assert await process.reserve("1", 10, opens=True)
         process.line.delay = partial(asyncio.sleep, 1.5)  # and as long on the way back
-        assert await process.begin("1")
+        assert await process.begin("1", waits=True)
         await process.settle("1", 5)
         assert process.accounts.away  # usage that waits for the store is not lost
-        assert await process.reserve("2", 10)
+        assert await process.reserve("2", 10, waits=True)
         began = now()
         with pytest.raises(StoreError, match="the allowance of all is used up"):
-            await process.reserve("3", 10, opens=True)
+            await process.reserve("3", 10)
         assert now() - began == pytest.approx(ANSWER_TIMEOUT_S)  # somebody waits for it in silence
         process.line.delay = None
         await asyncio.sleep(10.0)
@@ -472,7 +474,7 @@ def test_store_that_is_away_is_waited_for_up_to_a_bound(away_seconds: float, wai
         process.line.cut = True
         began = now()
         with pytest.raises(StoreError, match="the allowance of all is used up"):
-            await process.reserve("1", 10)
+            await process.reserve("1", 10, waits=True)
         assert now() - began == pytest.approx(waited)
         await process.stop()
 

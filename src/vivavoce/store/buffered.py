@@ -43,10 +43,11 @@ unreachable."""
 OTHER_TIMEOUT_S = 5.0
 """... for any other operation, also while the server starts."""
 MAX_WAIT_S = 15.0
-"""How long a session that has begun waits for the store where no allowance pays. Nobody waits for
-it in silence, since its answers go on, and they are booked in any case. But in this time it may
-begin a response that its budget has no room for: so it is no longer than the store needs, after
-one answer of OTHER_TIMEOUT_S that did not come, to be found again and to answer."""
+"""How long a session that goes on waits for the store where no allowance pays, and then for one
+operation more. Nobody waits for it in silence, since its answers go on, and they are booked in any
+case. But in this time it may begin a response that its budget has no room for: so it is no longer
+than the store needs, after one answer of OTHER_TIMEOUT_S that did not come, to be found again and
+to answer."""
 MIN_RETRY_S, MAX_RETRY_S = 0.5, 5.0
 TEND_S = 5.0
 """How often allowances are renewed and given back, at least."""
@@ -71,9 +72,8 @@ class BufferedAccounts:
     """An AccountStore, whose methods it has. An async context manager; the store is entered.
 
     settle(), book() and release() raise no StoreError. reserve() and begin() raise it where the
-    store is unreachable and the allowance is used up: whether the budget is spent is not known. For
-    a session that has begun they wait before, up to MAX_WAIT_S and one operation more. reserve()
-    raises it as well for what may not begin meanwhile (`Reservation.opens`).
+    store is unreachable and the allowance is used up: whether the budget is spent is not known.
+    reserve() raises it as well for what may not begin meanwhile (`Reservation.opens`).
     """
 
     def __init__(
@@ -156,16 +156,17 @@ class BufferedAccounts:
 
     # reservations
 
-    async def reserve(self, reservation: Reservation) -> str | None:
-        if reservation.opens:
+    async def reserve(self, reservation: Reservation, *, waits: bool = False) -> str | None:
+        """waits: up to MAX_WAIT_S, because no user waits for it."""
+        if not waits:
             return await self._reserve(reservation, ANSWER_TIMEOUT_S)
         timeout = self._timeout_s(reservation.charges)
         return await self._or_wait(lambda: self._reserve(reservation, timeout))
 
-    async def begin(self, reservation_id: str, row: UsageRow, *, opens: bool = False) -> None:
-        """opens: see Reservation."""
+    async def begin(self, reservation_id: str, row: UsageRow, *, waits: bool = False) -> None:
+        """waits: see reserve()."""
         held = self._held.get(reservation_id)
-        if opens:
+        if not waits:
             await self._begin(reservation_id, held, row, ANSWER_TIMEOUT_S)
         else:
             timeout = self._timeout_s(held.charges if held else ())

@@ -175,16 +175,18 @@ class Metering:
         """Of this process."""
         return len(self._leases)
 
-    async def reserve(self, charges: tuple[Charge, ...], *, opens: bool = False) -> str:
+    async def reserve(
+        self, charges: tuple[Charge, ...], *, opens: bool = False, waits: bool = False
+    ) -> str:
         """Reserve amounts; return the id of the reservation.
 
         Raises QuotaExceeded, and StoreError. opens: for a session or a request that has not begun
-        yet.
+        yet. waits: see BufferedAccounts.
         """
         id_ = f"rsv_{secrets.token_hex(12)}"
         until = self.wall_clock() + LEASE_S
         reservation = Reservation(id=id_, charges=charges, lease_until=until, opens=opens)
-        refused = await self.store.reserve(reservation)
+        refused = await self.store.reserve(reservation, waits=waits)
         if refused is not None:
             raise self._refused(refused)
         self._leases.add(id_)

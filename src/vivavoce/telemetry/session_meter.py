@@ -119,7 +119,7 @@ class SessionMeter:
             raise
         finally:
             account.opens = False
-        self._entered = True
+        self._entered = account.waits = True
         service.add(self)
 
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:
