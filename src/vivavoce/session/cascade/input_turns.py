@@ -55,6 +55,7 @@ INFINITY = float("inf")
 MIN_COMMIT_MS = 100
 MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # audio before the prefix that detecting an onset needs
 MIN_KEPT = max(to_samples(MIN_COMMIT_MS), (RISE_WINDOWS + 1) * WINDOW)  # of silence
+MAX_UNFED = 3 * WINDOW  # with each window the transcription would be woken 31 times a second
 MAX_CLEANED_BYTES = RATE  # 0.5 s: longer appends are recordings, and are not cleaned
 
 
@@ -223,21 +224,20 @@ class InputTurns:
 
         After Edge.STARTED call start_turn(), after Edge.STOPPED end_turn() or withhold().
         """
-        at = fact.at + n * WINDOW
-        if self._detector is None or at != self._scored:  # from before a clear or a commit
+        at, detector = fact.at + n * WINDOW, self._detector
+        if detector is None or at != self._scored:  # from before a clear or a commit
             return None
         self._scored = at + WINDOW
-        silence = self._detector.silence
-        speech = fact.speech[n]
-        hissed = self._hissed(at, speech)
-        edge = self._detector.feed(at, speech, self._rise(at, speech), hissed=hissed)
-        if silence and not self._detector.silence and edge is None:
+        silence, speech = detector.silence, fact.speech[n]
+        hissed = self._hissed(detector, at, speech)
+        edge = detector.feed(at, speech, self._rise(detector, at, speech), hissed=hissed)
+        if silence and not detector.silence and edge is None:
             self.scoring.resume(silence)
-        if self._detector.speaking and not self._detector.silence:
+        if detector.speaking and not detector.silence:
             self._speech_end = self._scored
         held = self._scored - self._buffer.start  # not all that came: that depends on the pace
-        if edge is None and self._detector.speaking and held > self._intake.max_samples:
-            self._detector.reset()  # a turn that fills the buffer is cut into several
+        if edge is None and detector.speaking and held > self._intake.max_samples:
+            detector.reset()  # a turn that fills the buffer is cut into several
             self.scoring.ended_by = "full"
             return Edge.STOPPED
         return edge
@@ -248,9 +248,8 @@ class InputTurns:
         detector, at = self._detector, self._scored
         if detector is None or fact.at != at or len(fact.speech) > 1:
             return False
-        if detector.speaking and self.scoring.scores_words:
-            return False
-        if not detector.goes_on(fact.speech[0]):
+        words_due = detector.speaking and self.scoring.scores_words
+        if words_due or not detector.goes_on(fact.speech[0]):
             return False
         if not detector.speaking:
             self._scored = at + WINDOW
@@ -259,7 +258,7 @@ class InputTurns:
         if at + WINDOW - self._buffer.start > self._intake.max_samples:
             return False
         self._scored = self._speech_end = at + WINDOW
-        self._feed(self._scored)
+        self._feed_scored(detector)
         return True
 
     def catch_up(self) -> None:
@@ -267,25 +266,30 @@ class InputTurns:
         if self._detector is None:
             return
         if self._detector.speaking:
-            self._feed(self._scored)
+            self._feed_scored(self._detector)
             self.score_turn()
         else:
             self._drop_quiet(self._detector)
 
+    def _feed_scored(self, detector: TurnDetector) -> None:
+        """Feed the audio that was scored to the transcription: several windows at once where
+        nothing waits for its words, because the user goes on speaking."""
+        waits = detector.silence or self.scoring.scores_words or not self.announced
+        if waits or self._scored - self._fed >= MAX_UNFED:
+            self._feed(self._scored)
+
     def _drop_quiet(self, detector: TurnDetector) -> None:
         self._buffer.drop(self._scored - max(detector.prefix + MARGIN, MIN_KEPT))
 
-    def _rise(self, at: int, speech: float) -> float:
+    def _rise(self, detector: TurnDetector, at: int, speech: float) -> float:
         """By how many dB the level of a window rises, where the rise is used."""
-        assert self._detector
-        if self._detector.speaking or speech < MIN_RISING:
+        if detector.speaking or speech < MIN_RISING:
             return 0.0
         return rise_db(self._buffer.read(at - RISE_WINDOWS * WINDOW, at + WINDOW))
 
-    def _hissed(self, at: int, speech: float) -> bool:
+    def _hissed(self, detector: TurnDetector, at: int, speech: float) -> bool:
         """Whether there was an "s" before a window, where that is used."""
-        assert self._detector
-        if self._detector.speaking or speech <= RISING:
+        if detector.speaking or speech <= RISING:
             return False
         return hisses(self._buffer.read(at - RISE_WINDOWS * WINDOW, at))
 
@@ -425,13 +429,9 @@ class InputTurns:
         self._send_to_vad()
 
     def _send_started(self, key: TranscriptionKey, start: int) -> None:
-        self._shared.effects.send(
-            SpeechStarted(
-                event_id=self._shared.effects.event_id(),
-                item_id=key.item_id,
-                audio_start_ms=to_ms(start),
-            )
-        )
+        effects, ms = self._shared.effects, to_ms(start)
+        event_id = effects.event_id()
+        effects.send(SpeechStarted(event_id=event_id, item_id=key.item_id, audio_start_ms=ms))
 
     def _send_stopped(self, key: TranscriptionKey, end: int, decision: TurnDecision) -> None:
         self._shared.effects.send(
@@ -473,10 +473,9 @@ class InputTurns:
         entry = Entry(item, {0: pcm}, words, len(pcm) // BYTES_PER_SAMPLE)
         previous = self._shared.conversation.add(entry)
         effects = self._shared.effects
+        event_id = effects.event_id()
         effects.send(
-            InputAudioCommitted(
-                event_id=effects.event_id(), previous_item_id=previous, item_id=item_id
-            )
+            InputAudioCommitted(event_id=event_id, previous_item_id=previous, item_id=item_id)
         )
         for sent in (ItemAdded, ItemDone):
             effects.send(sent(event_id=effects.event_id(), previous_item_id=previous, item=item))
