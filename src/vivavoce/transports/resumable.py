@@ -26,10 +26,10 @@ _LOOK_BYTES = 256  # the first characters of a frame, which contain its event_id
 class History:
     """The text frames that a client was sent last. Positions count the frames of a session.
 
-    A relay adds 25 a second. Of a frame of audio its parts are kept: the audio is also that of the
-    session, and a frame of it would take memory that was not touched before, which costs more time
-    than all else here. No tuple and no time is kept of each, because the garbage collector would
-    visit the tuples of all sessions in one step.
+    A session that speaks adds 25 a second. Of a frame of audio its parts are kept: the audio is
+    also that of the session, and a frame of it would take memory that was not touched before, which
+    costs more time than all else here. No tuple and no time is kept of each, because the garbage
+    collector would visit the tuples of all sessions in one step.
     """
 
     def __init__(self) -> None:

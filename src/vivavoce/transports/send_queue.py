@@ -13,9 +13,9 @@ from typing import Protocol
 
 from aiohttp import ClientConnectionError, WSMsgType
 
-from vivavoce.protocol.audio_frames import PassedAudio
-from vivavoce.protocol.codec import encode
-from vivavoce.protocol.server import AnyServerEvent
+from vivavoce.protocol.audio_frames import PassedAudio, framed
+from vivavoce.protocol.codec import AudioDeltas, encode
+from vivavoce.protocol.server import AnyServerEvent, OutputAudioDelta
 from vivavoce.protocol.upstream import read_server_event
 from vivavoce.protocol.wire import Frame, WireProtocol
 from vivavoce.protocol.ws_frames import BINARY, TEXT
@@ -66,6 +66,7 @@ class SendQueue:
         self.on_frame: Callable[[bytes, PassedAudio | None], None] | None = None
         """Called with the data of each frame, in order, when it is to be sent."""
         self._protocol = protocol
+        self._deltas = AudioDeltas()
         self._send_now = send_now
         self._socket = socket
         self._transport = transport
@@ -105,10 +106,13 @@ class SendQueue:
     def send(self, event: AnyServerEvent) -> None:
         if self._closing is not None:
             return
-        if self._protocol.is_ga:
-            self.send_raw(encode(event))
-        else:
+        if not self._protocol.is_ga:
             self.send_frames(self._protocol.encode(event))
+        elif type(event) is OutputAudioDelta:
+            audio = self._deltas.parts(event)
+            self.send_raw(framed(audio), audio)
+        else:
+            self.send_raw(encode(event))
 
     def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         """Send a server event that is GA JSON already: unchanged if the client speaks GA.
