@@ -32,8 +32,11 @@ _FIELDS = ("at", "fact", "fields", "effects", "levels")
 class EntryLog:
     """Entries in the order in which they came, the oldest of which may be dropped."""
 
-    def __init__(self, shrink: Callable[[], None], *, audio: bool) -> None:
-        """shrink: called when a block is complete. audio: whether the audio of frames is kept."""
+    def __init__(self, shrink: Callable[[int], None], *, audio: bool) -> None:
+        """shrink: called with the size of each complete block.
+
+        audio: whether the audio of frames is kept.
+        """
         self.bytes = 0
         """In memory."""
         self._shrink = shrink
@@ -56,7 +59,7 @@ class EntryLog:
         self._append(entry, 1)
 
     def add_audio(self, entry: AudioEntry) -> None:
-        """See audio_entry()."""
+        """See AUDIO_ENTRY."""
         if self._run:
             self._keep_run()
         self._audio_run += entry
@@ -125,7 +128,7 @@ class EntryLog:
         # calls that began together are not compressed together
         self._full_bytes = BLOCK_BYTES if len(self._blocks) > 1 else randrange(*_SECOND)
         self._forms = [None, None]  # each block has its own: those before it may be dropped
-        self._shrink()
+        self._shrink(len(block))
 
 
 def decoded(block: bytes) -> Iterator[dict[str, Any]]:

@@ -25,8 +25,8 @@ from vivavoce.session.facts import Fact, VadScores
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, EngineNames
 from vivavoce.session.shell import SessionStart
-from vivavoce.telemetry.audio_entries import PIECE, audio_entry
-from vivavoce.telemetry.entry_log import EntryLog, decoded
+from vivavoce.telemetry.audio_entries import AUDIO_ENTRY, PIECE
+from vivavoce.telemetry.entry_log import BLOCK_BYTES, EntryLog, decoded
 from vivavoce.telemetry.faults import FaultWatch
 from vivavoce.telemetry.recording import (
     CallHeader,
@@ -151,14 +151,17 @@ class RecordedCall:
         self._now = now
         try:
             levels: Any = ()
-            if fact is not None and self._levels is not None:
+            if self._levels is not None:
                 if type(fact) is VadScores:
                     levels = self._levels.scored(fact)
                 else:
                     for effect in effects:
                         if type(effect) is RunVad:
                             self._levels.add(effect)
-                if not (levels or self._relays) and (entry := audio_entry(fact, effects, now)):
+            made = None if levels or self._audio or self._relays else AUDIO_ENTRY.get(type(fact))
+            if made and len(effects) <= 1:
+                entry = made(fact, effects[0] if effects else None, now)
+                if entry is not None:
                     self._log.add_audio(entry)
                     if self._watch.due_since is not None:
                         self._watch.on_audio(now, answered=entry[0] == PIECE)
@@ -341,6 +344,7 @@ class Recorder:
         self.wall_clock = wall_clock
         self._live: dict[str, RecordedCall] = {}
         self._past: deque[RecordedCall] = deque()
+        self._counted = 0  # bytes of all calls, but for the blocks of live ones not complete yet
         self._waiting: asyncio.Queue[RecordedCall] = asyncio.Queue(MAX_WAITING)
         self._writes = False
 
@@ -357,13 +361,20 @@ class Recorder:
         self._past.append(call)
         while len(self._past) > self.settings.sessions:
             self._past.popleft()
+        self._counted = self.bytes
         self.shrink()
         if any(fault.kind in self.settings.write_on for fault in call.faults):
             self._write_later(call)
 
-    def shrink(self) -> None:
-        """Drop the oldest calls, then the oldest parts of the longest, down to memory_mb."""
+    def shrink(self, grown: int = 0) -> None:
+        """Drop the oldest calls, then the oldest parts of the longest, down to memory_mb.
+
+        grown: the size of a block of a call that is complete now.
+        """
         most = self.settings.memory_mb * 1024 * 1024
+        self._counted += grown
+        if self._counted + BLOCK_BYTES * len(self._live) <= most:  # then all calls fit
+            return
         total = self.bytes
         while total > most and self._past:
             total -= self._past.popleft().bytes
@@ -373,6 +384,7 @@ class Recorder:
             if not longest.drop_block():
                 break
             total -= before - longest.bytes
+        self._counted = total
 
     @property
     def bytes(self) -> int:
