@@ -16,7 +16,6 @@ from tests.protocol.client_samples import (
     GA_CLIENT_EVENTS,
 )
 from vivavoce.errors import InvalidRequest, LimitReached, Unauthorized, VoiceError
-from vivavoce.protocol.audio_frames import framed
 from vivavoce.protocol.beta import Beta
 from vivavoce.protocol.client import (
     AnyClientEvent,
@@ -29,7 +28,6 @@ from vivavoce.protocol.client import (
 from vivavoce.protocol.codec import (
     CLIENT_TYPES,
     GA,
-    AudioDeltas,
     Reader,
     decode,
     encode,
@@ -286,23 +284,6 @@ def test_audio_delta_encoded_is_what_msgspec_writes(audio: bytes, content_index:
         delta=audio,
     )
     assert encode(delta) == GA().encode(delta)[0].data == msgspec.json.encode(delta)
-
-
-@given(st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 1), st.sampled_from(['"i', "é"]))))
-def test_audio_deltas_in_parts_are_the_frames_of_encode(
-    pieces: list[tuple[bytes, int, str]],
-) -> None:
-    deltas = AudioDeltas()
-    for n, (audio, content_index, item_id) in enumerate(pieces):
-        delta = OutputAudioDelta(
-            event_id=f"event_{n}",
-            response_id="r",
-            item_id=item_id,
-            output_index=0,
-            content_index=content_index,
-            delta=audio,
-        )
-        assert framed(deltas.parts(delta)) == encode(delta)
 
 
 def survives(dialect: WireProtocol, raw: bytes | str) -> None:

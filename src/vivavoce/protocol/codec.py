@@ -12,7 +12,6 @@ import msgspec
 
 from vivavoce.errors import InvalidRequest, LimitReached, VoiceError
 from vivavoce.protocol import bounds, json
-from vivavoce.protocol.audio_frames import AudioForm, PassedAudio
 from vivavoce.protocol.client import (
     AnyClientEvent,
     InputAudioAppend,
@@ -145,25 +144,6 @@ def audio_delta(kind: Callable[..., T], event: OutputAudioDelta) -> T:
         content_index=event.content_index,
         delta=json.base64_text(event.delta),
     )
-
-
-class AudioDeltas:
-    """Writes the audio deltas of one client, whose form is made once for each content part."""
-
-    __slots__ = ("_form", "_part")
-
-    def __init__(self) -> None:
-        self._part: tuple[str, str, int, int] | None = None
-        self._form: AudioForm = (b"", b"", b"")
-
-    def parts(self, event: OutputAudioDelta) -> PassedAudio:
-        """What encode() returns, in parts for framed(). An event_id of ours needs no escapes."""
-        part = (event.response_id, event.item_id, event.output_index, event.content_index)
-        if part != self._part:
-            frame = _encoder.encode(msgspec.structs.replace(event, event_id="", delta=b""))
-            before, key, after = frame.partition(b'"event_id":"')
-            self._part, self._form = part, (before + key, after[:-2], after[-2:])
-        return self._form, event.event_id.encode(), event.delta
 
 
 class GA:

@@ -26,7 +26,7 @@ from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, EngineNames
 from vivavoce.session.shell import SessionStart
 from vivavoce.telemetry.audio_entries import AUDIO_ENTRY, PIECE
-from vivavoce.telemetry.entry_log import BLOCK_BYTES, EntryLog, decoded
+from vivavoce.telemetry.entry_log import EntryLog, decoded
 from vivavoce.telemetry.faults import FaultWatch
 from vivavoce.telemetry.recording import (
     CallHeader,
@@ -133,7 +133,7 @@ class RecordedCall:
         self._levels = None if self._audio else OnsetLevels()
         self._watch = FaultWatch(start.settings, recorder.settings.silent_seconds)
         self._now = start.now
-        self._log = EntryLog(recorder.shrink, audio=self._audio)
+        self._log = EntryLog(recorder.grew, audio=self._audio)
         self._add = self._log.add
 
     @property
@@ -294,6 +294,10 @@ class RecordedCall:
         """In memory."""
         return self._log.bytes
 
+    def growth(self) -> int:
+        """By how many bytes it has grown since the last time that the recorder was told."""
+        return self._log.growth()
+
 
 def _plain_limits(limits: SessionLimits) -> SessionLimits:
     """Without the settings of a server that may stand beside the limits."""
@@ -344,9 +348,10 @@ class Recorder:
         self.wall_clock = wall_clock
         self._live: dict[str, RecordedCall] = {}
         self._past: deque[RecordedCall] = deque()
-        self._counted = 0  # bytes of all calls, but for the blocks of live ones not complete yet
         self._waiting: asyncio.Queue[RecordedCall] = asyncio.Queue(MAX_WAITING)
         self._writes = False
+        self.bytes = 0
+        """The memory of all calls, as it was when each of them completed a block."""
 
     def begin(self, start: SessionStart) -> RecordedCall:
         """Record a session."""
@@ -360,36 +365,28 @@ class Recorder:
             del self._live[call.id]
         self._past.append(call)
         while len(self._past) > self.settings.sessions:
-            self._past.popleft()
-        self._counted = self.bytes
-        self.shrink()
+            self._drop_oldest()
+        self.grew(call.growth())
         if any(fault.kind in self.settings.write_on for fault in call.faults):
             self._write_later(call)
 
-    def shrink(self, grown: int = 0) -> None:
-        """Drop the oldest calls, then the oldest parts of the longest, down to memory_mb.
-
-        grown: the size of a block of a call that is complete now.
-        """
+    def grew(self, size: int) -> None:
+        """A call has grown by so many bytes: drop the oldest calls, then the oldest parts of the
+        longest, down to memory_mb."""
+        self.bytes += size
         most = self.settings.memory_mb * 1024 * 1024
-        self._counted += grown
-        if self._counted + BLOCK_BYTES * len(self._live) <= most:  # then all calls fit
-            return
-        total = self.bytes
-        while total > most and self._past:
-            total -= self._past.popleft().bytes
-        while total > most:
+        while self.bytes > most and self._past:
+            self._drop_oldest()
+        while self.bytes > most:
             longest = max(self._live.values(), key=lambda call: call.bytes)
             before = longest.bytes
             if not longest.drop_block():
                 break
-            total -= before - longest.bytes
-        self._counted = total
+            self.bytes -= before - longest.bytes
 
-    @property
-    def bytes(self) -> int:
-        """The memory of all calls."""
-        return sum(call.bytes for call in self._calls())
+    def _drop_oldest(self) -> None:
+        call = self._past.popleft()
+        self.bytes += call.growth() - call.bytes
 
     def calls(self) -> list[CallSummary]:
         """The newest first."""

@@ -250,7 +250,7 @@ class SessionTime:
                 continue
             self._held, self._ends_at = held, now + seconds
             row = account.row(self._id, "session", account.model, rated, confirmed=False)
-            await account.service.store.begin(held.id, row)
+            await account.service.store.begin(held.id, row, opens=account.opens)
             return
 
     async def _book(self, until: float) -> None:
