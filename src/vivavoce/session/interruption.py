@@ -263,7 +263,7 @@ def envelope(pcm: bytes, values: int | None = None) -> NDArray[np.float32]:
     frames = samples[: len(samples) // frame * frame].reshape(-1, frame).astype(np.float32)
     if values is not None:
         frames = frames[-values:] if values else frames[:0]
-    levels: NDArray[np.float32] = 10 * np.log10(np.square(frames).mean(axis=1) + 1.0)
+    levels: NDArray[np.float32] = 10 * np.log10(np.vecdot(frames, frames) / frame + 1.0)
     return levels
 
 

@@ -58,7 +58,7 @@ class EntryLog:
         self._append(entry, 1)
 
     def add_audio(self, entry: AudioEntry) -> None:
-        """See audio_entry()."""
+        """See AUDIO_ENTRY."""
         if self._run:
             self._keep_run()
         self._audio_run += entry

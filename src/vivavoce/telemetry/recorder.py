@@ -25,7 +25,7 @@ from vivavoce.session.facts import Fact, VadScores
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, EngineNames
 from vivavoce.session.shell import SessionStart
-from vivavoce.telemetry.audio_entries import PIECE, audio_entry
+from vivavoce.telemetry.audio_entries import AUDIO_ENTRY, PIECE
 from vivavoce.telemetry.entry_log import EntryLog, decoded
 from vivavoce.telemetry.faults import FaultWatch
 from vivavoce.telemetry.recording import (
@@ -151,14 +151,17 @@ class RecordedCall:
         self._now = now
         try:
             levels: Any = ()
-            if fact is not None and self._levels is not None:
+            if self._levels is not None:
                 if type(fact) is VadScores:
                     levels = self._levels.scored(fact)
                 else:
                     for effect in effects:
                         if type(effect) is RunVad:
                             self._levels.add(effect)
-                if not (levels or self._relays) and (entry := audio_entry(fact, effects, now)):
+            made = None if levels or self._audio or self._relays else AUDIO_ENTRY.get(type(fact))
+            if made and len(effects) <= 1:
+                entry = made(fact, effects[0] if effects else None, now)
+                if entry is not None:
                     self._log.add_audio(entry)
                     if self._watch.due_since is not None:
                         self._watch.on_audio(now, answered=entry[0] == PIECE)

@@ -11,6 +11,7 @@ from vivavoce.session.facts import TranscriptionKey
 HALF_SAMPLE_SECONDS = 1.0
 LAG_SECONDS = 0.25
 LEAD_SECONDS = 0.25
+MIN_PIECE_BYTES = 1000  # shorter appends are kept together
 
 
 class InputBuffer:
@@ -20,29 +21,48 @@ class InputBuffer:
         self.start = start
         self.end = start
         """All audio received in this session, in samples."""
-        self._pcm = bytearray()
+        # the appends as they came: one array would be copied, to new memory, whenever it grows
+        self._pieces: list[bytes] = []
+        self._dropped = 0  # bytes of the first piece that are before `start`
 
     def __len__(self) -> int:
         return self.end - self.start
 
     def append(self, pcm: bytes) -> None:
         """Whole samples."""
-        self._pcm += pcm
+        pieces = self._pieces
+        if pieces and len(pieces[-1]) + len(pcm) <= MIN_PIECE_BYTES:
+            pieces[-1] += pcm
+        else:
+            pieces.append(pcm)
         self.end += len(pcm) // BYTES_PER_SAMPLE
 
     def read(self, begin: int, end: int) -> bytes:
         """The audio in [begin, end), as far as it is still in the buffer."""
-        first = max(0, begin - self.start) * BYTES_PER_SAMPLE
-        with memoryview(self._pcm) as pcm:  # slicing the bytearray itself would copy twice
-            return bytes(pcm[first : max(0, end - self.start) * BYTES_PER_SAMPLE])
+        begin, end = max(begin, self.start), min(end, self.end)
+        if begin >= end:
+            return b""
+        found: list[bytes] = []
+        at = self.end
+        for piece in reversed(self._pieces):  # mostly one of the last is wanted
+            at -= len(piece) // BYTES_PER_SAMPLE
+            if at < end:
+                first = (begin - at) * BYTES_PER_SAMPLE if begin > at else 0
+                found.append(piece[first : (end - at) * BYTES_PER_SAMPLE])
+            if at <= begin:
+                break
+        found.reverse()
+        return b"".join(found)
 
     def drop(self, before: int) -> None:
         """Drop the audio before that position."""
-        if before > self.end:
-            before = self.end
-        if before > self.start:
-            del self._pcm[: (before - self.start) * BYTES_PER_SAMPLE]
-            self.start = before
+        before = min(before, self.end)
+        if before <= self.start:
+            return
+        self._dropped += (before - self.start) * BYTES_PER_SAMPLE
+        self.start = before
+        while self._pieces and len(self._pieces[0]) <= self._dropped:
+            self._dropped -= len(self._pieces.pop(0))
 
     def cut(self, end: int) -> bytes:
         """Take out all audio before that position."""
