@@ -103,11 +103,12 @@ class InputTurns:
         """Samples since the last speech of the user in this turn."""
         return self._detector.silence if self._detector else 0
 
-    @property
-    def sound(self) -> bytes:
+    def sound(self, most: int | None = None) -> bytes:
         """The audio of the open turn, or of one that has just ended, from its first to its last
-        window with speech."""
+        window with speech; of it the last `most` samples."""
         begin = self._detector.onset if self._detector else self._speech_end
+        if most is not None:
+            begin = max(begin, self._speech_end - most)
         return self._buffer.read(begin, self._speech_end)
 
     @property
