@@ -51,8 +51,7 @@ class InputBuffer:
                 found.append(piece[first : (end - at) * BYTES_PER_SAMPLE])
             if at <= begin:
                 break
-        found.reverse()
-        return b"".join(found)
+        return found[0] if len(found) == 1 else b"".join(reversed(found))
 
     def drop(self, before: int) -> None:
         """Drop the audio before that position."""
