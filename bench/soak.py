@@ -41,7 +41,7 @@ from bench.sound import recordings, silence
 from bench.wire import Line, appends, connect, event
 
 SECONDS = 720
-QUICK_SECONDS = 20
+QUICK_SECONDS = 40  # of shorter runs a slope cannot be told
 SESSIONS = 20
 FRAME_MS = 40
 EVENT_TIMEOUT_S = 20.0  # for one event of a turn; a turn without it is lost
@@ -438,6 +438,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/soak.json"), metavar="FILE")
     given = parser.parse_args()
     seconds = given.seconds if given.minutes is None else 60 * given.minutes
+    if seconds < QUICK_SECONDS:
+        parser.error(f"a soak takes {QUICK_SECONDS} seconds or more; {seconds:g} were asked for")
     take_other_core()
 
     async def measured(_quick: bool) -> list[Figure]:
