@@ -20,7 +20,7 @@ _LAG_S = 0.0019  # ... but never so many that the lag comes to 2 ms
 _ATTENUATION_DB = 66.0
 _FRACTION_BITS = 24  # of a coefficient
 _PCM16 = np.dtype("<i2")
-# of samples worked on at once: a larger array is new memory each time, and takes ten times as long
+# of samples worked on at once: a larger array is new memory each time, which takes longer to touch
 _BLOCK_BYTES = 32_000
 _MAX_TERM = 1000  # of the ratio in lowest terms: what a filter costs grows with both
 
