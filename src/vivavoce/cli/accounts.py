@@ -409,9 +409,11 @@ def prices(model: str = "", *, form: Form = "table", config: ConfigFile = None) 
 
 def _record(kind: Callable[..., T], **fields: Any) -> T:
     """A record of the store, its fields checked; a wrong one ends the process."""
-    name = fields.get("name")
-    if name is not None and not NAME.fullmatch(name):
-        give_up(SettingsError(f"{name!r} cannot be the name of a key, user or team; {_NAMES}"))
+    names = [fields["name"]] if "name" in fields else []
+    names += filter(None, (fields.get("user"), fields.get("team")))
+    for name in names:
+        if not NAME.fullmatch(name):
+            give_up(SettingsError(f"{name!r} cannot be the name of a key, user or team; {_NAMES}"))
     try:
         made = kind(**fields)
         return msgspec.convert(msgspec.to_builtins(made), type(made))
