@@ -1,5 +1,7 @@
 """The input audio buffer. Positions count samples at 24 kHz since the session began."""
 
+from bisect import bisect_left, bisect_right
+
 import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, Decoder, Format, to_ms
@@ -23,45 +25,42 @@ class InputBuffer:
         """All audio received in this session, in samples."""
         # the appends as they came: one array would be copied, to new memory, whenever it grows
         self._pieces: list[bytes] = []
-        self._dropped = 0  # bytes of the first piece that are before `start`
+        self._ends: list[int] = []  # the position behind each of them
 
     def __len__(self) -> int:
         return self.end - self.start
 
     def append(self, pcm: bytes) -> None:
         """Whole samples."""
+        self.end += len(pcm) // BYTES_PER_SAMPLE
         pieces = self._pieces
         if pieces and len(pieces[-1]) + len(pcm) <= MIN_PIECE_BYTES:
             pieces[-1] += pcm
+            self._ends[-1] = self.end
         else:
             pieces.append(pcm)
-        self.end += len(pcm) // BYTES_PER_SAMPLE
+            self._ends.append(self.end)
 
     def read(self, begin: int, end: int) -> bytes:
         """The audio in [begin, end), as far as it is still in the buffer."""
         begin, end = max(begin, self.start), min(end, self.end)
         if begin >= end:
             return b""
-        found: list[bytes] = []
-        at = self.end
-        for piece in reversed(self._pieces):  # mostly one of the last is wanted
-            at -= len(piece) // BYTES_PER_SAMPLE
-            if at < end:
-                first = (begin - at) * BYTES_PER_SAMPLE if begin > at else 0
-                found.append(piece[first : (end - at) * BYTES_PER_SAMPLE])
-            if at <= begin:
-                break
-        return found[0] if len(found) == 1 else b"".join(reversed(found))
+        ends = self._ends
+        first, last = bisect_right(ends, begin), bisect_left(ends, end)
+        found = self._pieces[first : last + 1]
+        skipped = len(found[0]) - (ends[first] - begin) * BYTES_PER_SAMPLE
+        found[-1] = found[-1][: len(found[-1]) - (ends[last] - end) * BYTES_PER_SAMPLE]
+        found[0] = found[0][skipped:]
+        return b"".join(found)
 
     def drop(self, before: int) -> None:
         """Drop the audio before that position."""
         before = min(before, self.end)
-        if before <= self.start:
-            return
-        self._dropped += (before - self.start) * BYTES_PER_SAMPLE
-        self.start = before
-        while self._pieces and len(self._pieces[0]) <= self._dropped:
-            self._dropped -= len(self._pieces.pop(0))
+        if before > self.start:
+            self.start = before
+            count = bisect_right(self._ends, before)
+            del self._pieces[:count], self._ends[:count]
 
     def cut(self, end: int) -> bytes:
         """Take out all audio before that position."""
