@@ -17,38 +17,38 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
-from math import sqrt
-from operator import attrgetter
+from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, linear_regression
 from typing import Any
 
 import msgspec
 
+from bench import soak_faults
 from bench.figures import Figure, percentile, spread
 from bench.report import parser_of, perform, show, write
 from bench.served import SCRIPTED, Served, served, take_other_core
+from bench.soak_figures import (
+    KIB,
+    REPORT_SECONDS,
+    SAMPLE_SECONDS,
+    SETTLE_SECONDS,
+    TURNS_PER_SESSION,
+    WARM_SECONDS,
+    Sample,
+    slope,
+)
 from bench.sound import recordings, silence
 from bench.wire import Line, appends, connect, event
 
 SECONDS = 720
-QUICK_SECONDS = 20
+QUICK_SECONDS = 40  # of shorter runs a slope cannot be told
 SESSIONS = 20
 FRAME_MS = 40
-SAMPLE_SECONDS = 5.0  # between two looks at RSS
-REPORT_SECONDS = 30.0
-MEAN_SECONDS = 60.0  # over which RSS is averaged for the slope
-MIN_MEANS = 4
-WARM_SECONDS = 120.0  # left out of the slope
-TURNS_PER_SESSION = 8
 EVENT_TIMEOUT_S = 20.0  # for one event of a turn; a turn without it is lost
 MAX_EVENTS = 4096  # that a conversation has not read yet
 MAX_RECORDING_S = 4.0  # longer recordings have pauses that end a turn
 PAUSE_SECONDS = 0.5  # between two turns, on average
-SETTLE_SECONDS = 20.0  # after the last session: engines and sockets are given back
 LAG_SECONDS = 1.0  # between two GET /health
-KIB = 1024
 TAIL = 20  # events kept to explain a lost turn
 
 CONFIG = (
@@ -90,16 +90,6 @@ _READ = frozenset(
 
 class LostTurnError(Exception):
     """An event of the turn did not come in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The server at one time."""
-
-    seconds: float
-    rss_kib: int
-    descriptors: int
-    threads: int
 
 
 class Totals:
@@ -384,26 +374,6 @@ async def measure(quick: bool) -> list[Figure]:
     return await soak(QUICK_SECONDS if quick else SECONDS)
 
 
-def slope(
-    samples: list[Sample], value: Callable[[Sample], float] = attrgetter("rss_kib")
-) -> tuple[float, float]:
-    """Growth a minute of a value, KiB of RSS: a least-squares line, and its standard error.
-
-    Through the means of MEAN_SECONDS each: samples that are nearer depend on each other, because
-    a session lasts for that long, and the error would come out too small.
-    """
-    length = min(MEAN_SECONDS, (samples[-1].seconds - samples[0].seconds) / MIN_MEANS)
-    means: dict[int, list[Sample]] = {}
-    for sample in samples:
-        means.setdefault(int((sample.seconds - samples[0].seconds) / length), []).append(sample)
-    minutes = [fmean(sample.seconds for sample in each) / 60 for each in means.values()]
-    sizes = [fmean(map(value, each)) for each in means.values()]
-    rise, start = linear_regression(minutes, sizes)
-    rest = sum((y - start - rise * x) ** 2 for x, y in zip(minutes, sizes, strict=True))
-    middle = sum(minutes) / len(minutes)
-    return rise, sqrt(rest / (len(minutes) - 2) / sum((x - middle) ** 2 for x in minutes))
-
-
 def _sample(server: Served, seconds: float) -> Sample:
     return Sample(seconds, server.rss // KIB, server.descriptors, server.threads)
 
@@ -459,8 +429,6 @@ def _figures(
 
 
 def main() -> None:
-    from bench import soak_faults  # it is made of parts of this module
-
     parser = parser_of("soak", __doc__)
     parser.add_argument("seconds", type=float, nargs="?", default=SECONDS)
     parser.add_argument("--sessions", type=int, default=SESSIONS)
@@ -470,6 +438,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/soak.json"), metavar="FILE")
     given = parser.parse_args()
     seconds = given.seconds if given.minutes is None else 60 * given.minutes
+    if seconds < QUICK_SECONDS:
+        parser.error(f"a soak takes {QUICK_SECONDS} seconds or more; {seconds:g} were asked for")
     take_other_core()
 
     async def measured(_quick: bool) -> list[Figure]:

@@ -24,7 +24,7 @@ from bench.cluster_nodes import HOST, Process, answers_ready, until_port_accepts
 from bench.cluster_talk import FRAME_MS, SILENCE_S, Talker, Totals, sentence, talk
 from bench.figures import Figure, spread
 from bench.served import COMMAND, SCRIPTED, free_port
-from bench.soak import (
+from bench.soak_figures import (
     KIB,
     REPORT_SECONDS,
     SAMPLE_SECONDS,

@@ -265,6 +265,24 @@ def test_prices_are_printed_with_the_operators_own(
     assert capsys.readouterr().out == "Nothing was found.\n"
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "kind"),
+    [
+        ("--workers", "none", "int|Literal[auto]"),
+        ("--workers", "null", "int|Literal[auto]"),
+        ("--workers", "many", "int|Literal[auto]"),
+        ("--port", "none", "int"),
+    ],
+)
+def test_option_of_serve_with_a_word_for_a_number_is_refused(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, kind: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli(["serve", option, value])
+    said = " ".join(capsys.readouterr().err.replace("│", "").split())
+    assert f'Invalid value for {option}: unable to convert "{value}" into {kind}.' in said
+
+
 def test_price_that_is_no_date_is_refused(refused: Refused) -> None:
     said = refused("prices", settings='[prices.m]\neffective_from = "soon"\n')
     assert said == "vivavoce: [prices] m: effective_from 'soon' is not an ISO date"
@@ -339,6 +357,10 @@ def test_budget_set_is_listed_with_what_is_left(
         (("usage", "--by", "mood"), "Usage cannot be grouped by 'mood'; only by day, key, user"),
         (("users", "set", "a:b"), "'a:b' cannot be the name of a key, user or team; names are 1"),
         (("keys", "add", "a b"), "'a b' cannot be the name of a key, user or team; names are 1"),
+        (("keys", "add", "x", "--user", "a b"), "'a b' cannot be the name of a key, user or team"),
+        (("keys", "add", "x", "--team", "a:b"), "'a:b' cannot be the name of a key, user or team"),
+        (("users", "set", "x", "--team", "é"), "'é' cannot be the name of a key, user or team"),
+        (("keys", "add", "a\n"), r"'a\n' cannot be the name of a key, user or team; names are 1"),
         (("keys", "add", "x", "--days", "0"), "--days is a number of days above 0; without it"),
         (("keys", "add", "x", "--max-sessions", "-1"), "--max-sessions and --max-requests are 0"),
     ],

@@ -1,9 +1,13 @@
-"""The standard streams of the `vivavoce` command, which a caller may have closed or filled."""
+"""The standard streams of the `vivavoce` command, which a caller may have closed or filled, and the
+line that says on them why a command failed."""
 
 import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
 
 T = TypeVar("T")
 
@@ -55,3 +59,9 @@ def keep_standard_descriptors() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
+
+
+def print_error(console: Console, error: object) -> None:
+    """Print why a command does not do what it was asked for: `vivavoce: ...`, in one line."""
+    text = escape(str(error))  # names of tables, [server], are not markup
+    console.print(f"[bold red]vivavoce:[/bold red] {text}", highlight=False, soft_wrap=True)

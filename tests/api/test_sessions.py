@@ -1,6 +1,10 @@
 """GET /v1/sessions: what operators see of open sessions, and how they end them."""
 
-from typing import Any
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import msgspec
@@ -13,6 +17,7 @@ from vivavoce.protocol.responses import DurationUsage
 from vivavoce.protocol.server import (
     ErrorBody,
     ErrorEvent,
+    OutputAudioStopped,
     SpeechStarted,
     SpeechStopped,
     TranscriptionCompleted,
@@ -20,16 +25,18 @@ from vivavoce.protocol.server import (
 from vivavoce.protocol.upstream import UpstreamEvent
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.live_sessions import MAX_UNREAD, LiveSession, LiveSessions
+from vivavoce.runtime.runner import Runner
 from vivavoce.session.effects import ClearPlayback, PlayAudio, Send
 from vivavoce.session.facts import AudioGenerated, UpstreamEventReceived, VadScores
 
 HELLO = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]}
 
 
-async def events_of(response: aiohttp.ClientResponse) -> list[dict[str, Any]]:
-    """All events of a stream until it ends."""
-    text = await response.text()
-    return [msgspec.json.decode(part.removeprefix("data: ")) for part in text.split("\n\n") if part]
+async def events_of(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """The events of a stream until it ends."""
+    async for line in response.content:
+        if line.startswith(b"data: "):
+            yield msgspec.json.decode(line.removeprefix(b"data: "))
 
 
 async def talk(socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -52,14 +59,18 @@ def test_session_is_listed_watched_and_ended(watch: str) -> None:
             socket = await http.ws_connect("/v1/realtime?model=default")
             session = (await socket.receive_json())["session"]
             path = f"/v1/sessions/{session['id']}"
-            watching = await http.get(f"{path}/events")
+            watched = events_of(await http.get(f"{path}/events"))
             await talk(socket)
             (shown,) = (await (await http.get("/v1/sessions")).json())["data"]
-            assert (shown["id"], shown["model"], shown["state"]) == (
-                session["id"],
-                "default",
-                "listening",
-            )
+            assert (shown["id"], shown["model"]) == (session["id"], "default")
+            assert shown["state"] == "speaking"  # the client plays the answer
+            states, events = list[str](), list[dict[str, Any]]()
+            while states[-2:] != ["speaking", "listening"]:
+                events.append(await anext(watched))
+                states += [events[-1]["state"]] if events[-1]["type"] == "state" else []
+            assert states == ["listening", "thinking", "speaking", "listening"]
+            (shown,) = (await (await http.get("/v1/sessions")).json())["data"]
+            assert shown["state"] == "listening"
             assert (shown["transport"], shown["client"]) == ("websocket /v1/realtime", "127.0.0.1")
             assert (await http.delete(path)).status == 204
             closed = await socket.receive()
@@ -67,10 +78,7 @@ def test_session_is_listed_watched_and_ended(watch: str) -> None:
                 closed = await socket.receive()
             assert (closed.type, closed.data) == (aiohttp.WSMsgType.CLOSE, 1000)
             assert closed.extra == "an operator ended the session"
-            events = await events_of(watching)
-            states = [event["state"] for event in events if event["type"] == "state"]
-            assert states == ["listening", "thinking", "speaking", "listening"]
-            assert events[-1] == {"type": "ended"}
+            assert [event async for event in watched] == [{"type": "ended"}]
             said = "".join(event.get("text", "") for event in events)
             assert said.strip() == ("Good evening." if watch == "captions" else "")
             assert (await http.delete(path)).status == 404
@@ -138,6 +146,38 @@ def test_live_session_behind_a_relay_follows_the_events_of_the_upstream_server()
         session.on(UpstreamEventReceived(event, b"{}"), [], second)
     (shown,) = table.shown()
     assert (shown.state, shown.turns, shown.first_sound_ms) == ("speaking", 1, 1000)
+
+
+def test_live_session_speaks_for_as_long_as_the_server_plays_the_answer() -> None:
+    session, _ = one_session()
+    player = SimpleNamespace(plays_until=math.inf, show_audio=lambda *_, **__: None)
+    session.runner = cast(Runner, player)
+
+    async def main() -> None:
+        events = session.watch()
+        send(session, SpeechStarted(event_id="e", item_id="i", audio_start_ms=0))
+        send(session, SpeechStopped(event_id="e", item_id="i", audio_end_ms=0))
+        player.plays_until = -math.inf
+        send(session, OutputAudioStopped(event_id="e", response_id="r"))
+        states = [events.get_nowait()["state"] for _ in range(events.qsize())]
+        assert states == ["speaking", "hearing", "speaking", "listening"]
+
+    asyncio.run(main())
+
+
+def test_live_session_whose_media_passes_elsewhere_speaks_until_the_upstream_server_stops() -> None:
+    session, table = one_session()
+    states = []
+    for kind in (
+        "response.created",
+        "output_audio_buffer.started",
+        "response.done",
+        "output_audio_buffer.stopped",
+    ):
+        event = msgspec.convert({"type": kind}, UpstreamEvent)
+        session.on(UpstreamEventReceived(event, b"{}"), [], 0.0)
+        states.append(table.shown()[0].state)
+    assert states == ["thinking", "speaking", "speaking", "listening"]
 
 
 def test_failures_are_counted_for_an_hour() -> None:

@@ -169,6 +169,7 @@ async def _manage(client: aiohttp.ClientSession, port: int) -> None:
     assert status == 201
     assert made["expires_at"] > time.time()
     assert (await call("POST", "keys", {"name": "new"}))[0] == 400
+    assert (await call("POST", "keys", {"name": "other", "user": "e v"}))[0] == 400
     events, _ = await talk(client, port, made["key"])
     assert events[-1]["type"] == "response.done"
     _, listed = await call("GET", "keys")
@@ -179,6 +180,7 @@ async def _manage(client: aiohttp.ClientSession, port: int) -> None:
     assert (await call("PUT", "teams/lab", {"blocked": True}))[0] == 200
     assert (await call("PUT", "teams/lab", {"team": "x"}))[0] == 400
     assert (await call("PUT", "users/-", {}))[0] == 400
+    assert (await call("PUT", "users/eve", {"team": "a:b"}))[0] == 400
     assert [one["name"] for one in (await call("GET", "teams"))[1]["data"]] == ["lab"]
     events, _ = await talk(client, port, made["key"])
     assert "team is blocked" in events[0]["error"]["message"]

@@ -17,7 +17,8 @@ from tests.store.line import InlineSQLite, Line
 from tests.store.redis_server import redis_url
 from tests.store.test_conformance import RunStore, run
 from vivavoce.runtime.checkpoint_queue import STORE_TIMEOUT_S, StoredSession
-from vivavoce.runtime.resume import TAKEN_OVER_CLOSE, ResumeSettings, Resumption, Ticket
+from vivavoce.runtime.client_errors import TAKEN_OVER_CLOSE
+from vivavoce.runtime.resume import ResumeSettings, Resumption, Ticket
 from vivavoce.runtime.store_clock import READ_AGAIN_S, StoreClock
 from vivavoce.session.checkpoint import Checkpoint
 from vivavoce.store.base import AccountStore

@@ -12,7 +12,7 @@ from vivavoce.engines.base import ChatEnded, TextDelta
 from vivavoce.errors import EngineError
 from vivavoce.limits.accounts import Budget
 from vivavoce.limits.prices import Quantities
-from vivavoce.runtime.resume import TAKEN_OVER_CLOSE
+from vivavoce.runtime.client_errors import TAKEN_OVER_CLOSE
 from vivavoce.store.base import AccountStore, Balance, Charge, UsageRow
 
 BUDGET = Budget(scope="all", unit="tokens", period="total", limit=10**9)

@@ -13,11 +13,13 @@ from tests.runtime.stage import (
     make_context,
     question,
 )
+from tests.store.line import InlineSQLite
 from vivavoce.errors import InvalidRequest, LimitReached
 from vivavoce.protocol.client import InputAudioAppend
 from vivavoce.protocol.server import SessionCreated
 from vivavoce.protocol.session import RealtimePatch, ServerVad, TranscriptionSession, TurnDetection
 from vivavoce.protocol.wire import Opening
+from vivavoce.runtime.resume import ResumeSettings, Resumption, Ticket
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.sessions import CLOSE_TIMEOUT_S, Sessions
 from vivavoce.session.facts import Disconnected, Received
@@ -28,9 +30,11 @@ from vivavoce.testing.virtual_time import run
 class ServedSession:
     """A client of the sessions."""
 
-    def __init__(self, sessions: Sessions, opening: Opening | None = None) -> None:
+    def __init__(
+        self, sessions: Sessions, opening: Opening | None = None, ticket: Ticket | None = None
+    ) -> None:
         self.peer = RecordingPeer()
-        self.runner: Runner = sessions.open(self.peer, opening or Opening())
+        self.runner: Runner = sessions.open(self.peer, opening or Opening(), ticket=ticket)
         self.serving = asyncio.create_task(sessions.serve(self.runner))
 
     async def ask(self) -> None:
@@ -155,6 +159,37 @@ def test_drain_waits_for_answers_to_end() -> None:
         assert 2.5 <= now() <= 3.1  # 50 characters of 60 ms each
         assert served.peer.endings == [("completed", None)]
         assert served.peer.closed == (1012, "the server is shutting down")
+
+    run(main())
+
+
+def test_drain_ends_a_session_at_once_whose_client_is_away() -> None:
+    """Its client comes back to another process, which finishes the answer."""
+
+    async def main() -> None:
+        engines: dict[str, Any] = {
+            "tts": {"realtime_factor": 1},
+            "llm": {"answers": ["word " * 50]},
+        }
+        sessions, others = make_sessions(**engines), make_sessions(**engines)
+        async with (
+            InlineSQLite(":memory:", wall_clock=now) as store,
+            Resumption(store, ResumeSettings(), wall_clock=lambda: 1000.5) as resumption,
+        ):
+            ticket = resumption.ticket({}, "")
+            served = ServedSession(sessions, ticket=ticket)
+            await served.ask()
+            ticket.client_away = True
+            began = now()
+            await sessions.drain(10)
+            assert now() - began < 0.5
+            assert served.peer.closed == (1012, "the server is shutting down")
+            again = resumption.ticket({"resume_token": ticket.token.reveal()}, "")
+            await resumption.load(again)
+            other = ServedSession(others, ticket=again)
+            await other.peer.until("response.done")
+            assert other.peer.endings == [("completed", None)]
+            await others.drain(0)
 
     run(main())
 

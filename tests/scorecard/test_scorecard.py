@@ -11,7 +11,7 @@ from rich.console import Console
 from tests.server import scripted, serving
 from vivavoce.accounting import price_table
 from vivavoce.errors import SettingsError
-from vivavoce.scorecard.caller import BenchTarget, CallerLost
+from vivavoce.scorecard.caller import BenchTarget
 from vivavoce.scorecard.command import (
     BenchOptions,
     bench_servers,
@@ -24,6 +24,7 @@ from vivavoce.scorecard.load import LoadBounds, LoadLevel, Scorecard, TurnCost, 
 from vivavoce.scorecard.page import load_plot, page, waterfall_plot
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
+from vivavoce.talk.client import ServerLost
 from vivavoce.testing.clips import hum
 
 QUIET = Console(quiet=True)
@@ -64,7 +65,7 @@ def test_written_turns_have_no_audio() -> None:
 
 
 def test_load_curve_ends_where_answers_fail() -> None:
-    with pytest.raises(CallerLost, match="failed"):
+    with pytest.raises(ServerLost, match="failed"):
         measure(b"", answers=[{"text": "", "error": "it is broken"}])
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -26,7 +27,12 @@ from vivavoce.store.base import (
     StoreSettings,
     UsageRow,
 )
-from vivavoce.store.buffered import ANSWER_TIMEOUT_S, REAP_PAUSE_S, BufferedAccounts
+from vivavoce.store.buffered import (
+    ANSWER_TIMEOUT_S,
+    MAX_WAIT_S,
+    REAP_PAUSE_S,
+    BufferedAccounts,
+)
 from vivavoce.store.journal import ENDING, Journal
 from vivavoce.store.sqlite import SQLiteStore
 from vivavoce.testing.virtual_time import run as run_virtually
@@ -75,18 +81,20 @@ class Process:
             except StoreError:
                 pass
 
-    async def reserve(self, id_: str, amount: int, *, opens: bool = False) -> bool:
+    async def reserve(
+        self, id_: str, amount: int, *, opens: bool = False, waits: bool = False
+    ) -> bool:
         charges = tuple(Charge(budget, "p", amount, self.limit) for budget in BUDGETS)
         reservation = Reservation(id=id_, charges=charges, lease_until=now() + LEASE_S, opens=opens)
-        refused = await self.accounts.reserve(reservation)
+        refused = await self.accounts.reserve(reservation, waits=waits)
         if refused is None:
             self.held[id_] = amount
         return refused is None
 
-    async def begin(self, id_: str) -> bool:
+    async def begin(self, id_: str, *, waits: bool = False) -> bool:
         amount = self.held.pop(id_)
         try:
-            await self.accounts.begin(id_, row(id_, amount, confirmed=False))
+            await self.accounts.begin(id_, row(id_, amount, confirmed=False), waits=waits)
         except StoreError:
             await self.accounts.release(id_)
             return False
@@ -433,6 +441,41 @@ def test_budget_without_an_allowance_pays_for_nothing_while_the_store_is_away() 
             with pytest.raises(StoreError, match="the allowance of all is used up"):
                 await process.reserve("2", 10, opens=opens)
         assert not await process.begin("1")
+        await process.stop()
+
+    run(main)
+
+
+def test_slow_store_is_waited_for_where_no_allowance_pays() -> None:
+    async def main(store: AccountStore) -> None:
+        process = await Process(store, None, allowance=0).start()
+        assert await process.reserve("1", 10, opens=True)
+        process.line.delay = partial(asyncio.sleep, 1.5)  # and as long on the way back
+        assert await process.begin("1", waits=True)
+        await process.settle("1", 5)
+        assert process.accounts.away  # usage that waits for the store is not lost
+        assert await process.reserve("2", 10, waits=True)
+        began = now()
+        with pytest.raises(StoreError, match="the allowance of all is used up"):
+            await process.reserve("3", 10)
+        assert now() - began == pytest.approx(ANSWER_TIMEOUT_S)  # somebody waits for it in silence
+        process.line.delay = None
+        await asyncio.sleep(10.0)
+        assert await store.balance("all", "p") == Balance(5, 10)
+        await process.stop()
+
+    run(main)
+
+
+@pytest.mark.parametrize(("away_seconds", "waited"), [(600, MAX_WAIT_S), (1, 1.0)])
+def test_store_that_is_away_is_waited_for_up_to_a_bound(away_seconds: float, waited: float) -> None:
+    async def main(store: AccountStore) -> None:
+        process = await Process(store, None, allowance=0, away_seconds=away_seconds).start()
+        process.line.cut = True
+        began = now()
+        with pytest.raises(StoreError, match="the allowance of all is used up"):
+            await process.reserve("1", 10, waits=True)
+        assert now() - began == pytest.approx(waited)
         await process.stop()
 
     run(main)

@@ -198,6 +198,17 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted() -> None:
     assert live.dropped > 0
     header = json.loads(run(lines_of(live))[0])
     assert header["dropped"] == live.dropped
+    live.leave()
+    assert recorder.bytes == sum(one.bytes for one in recorder.calls())
+
+
+def test_calls_that_make_room_for_later_ones_are_no_longer_counted() -> None:
+    recorder = Recorder(RecorderSettings(sessions=2))
+    for number in range(5):
+        call = started(recorder, f"sess_{number}")
+        call.on(AudioArrived(bytes(200)), [], 0.0)
+        call.leave()
+    assert recorder.bytes == sum(one.bytes for one in recorder.calls()) > 0
 
 
 def test_call_is_written_where_something_failed(

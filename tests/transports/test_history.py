@@ -2,12 +2,15 @@
 
 import asyncio
 import base64
+import gc
 import json
 
 import pytest
 
 from tests import idle_clock
 from vivavoce.protocol.audio_frames import AudioFrames
+from vivavoce.protocol.codec import encode
+from vivavoce.protocol.server import OutputAudioDelta
 from vivavoce.testing.virtual_time import run
 from vivavoce.transports.resumable import DROP_PAUSE_S, KEPT_S, MAX_KEPT_BYTES, History
 
@@ -46,6 +49,39 @@ def test_history_returns_frames_of_audio_as_they_were(size: int) -> None:
         text = base64.b64encode(audio).decode()
         fields = {"event_id": f"event_{number}", "delta": text, "item_id": "item_1"}
         return json.dumps({"type": "response.output_audio.delta", **fields}).encode()
+
+    idle_clock.run(main())
+
+
+def test_history_keeps_of_an_audio_delta_the_event_and_returns_the_frame() -> None:
+    """Its audio is that of the session; the collector of garbage does not visit it."""
+
+    async def main() -> None:
+        history = History()
+        deltas = [_delta(n) for n in range(3)]
+        for delta in deltas:
+            history.add(encode(delta), delta)
+        done = b'{"type":"response.output_audio.done","event_id":"event_done"}'
+        history.add(done)
+        assert history._kept == [*deltas, done]
+        assert not any(map(gc.is_tracked, deltas))
+        assert [frame.data for frame in history.since(1)] == [*map(encode, deltas[1:]), done]
+        assert [history.behind(f"event_{n}") for n in (0, 2, "done", 7)] == [1, 3, 4, None]
+        history.add(bytes(MAX_KEPT_BYTES))
+        assert (history.begin, history.behind("event_done")) == (4, 4)
+        assert history._bytes == MAX_KEPT_BYTES
+        history.close()
+        assert history._bytes == 0
+
+    def _delta(number: int) -> OutputAudioDelta:
+        return OutputAudioDelta(
+            event_id=f"event_{number}",
+            response_id="resp_1",
+            item_id="item_1",
+            output_index=0,
+            content_index=0,
+            delta=bytes(1920),
+        )
 
     idle_clock.run(main())
 

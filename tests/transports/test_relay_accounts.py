@@ -84,7 +84,7 @@ async def rows(server: Server, count: int) -> list[UsageRow]:
     async with asyncio.timeout(TIMEOUT_S):
         while len(found) < count:
             await asyncio.sleep(0.01)
-            await meter.flush()
+            await meter.booking.flush()
             pages = [page async for page in meter.store.usage(0, 1e12)]
             found = [row for page in pages for row in page if row.kind != "session"]
     return found

@@ -107,10 +107,12 @@ def test_lost_connection_within_the_grace_time_loses_no_event() -> None:
             await first.until("response.output_audio.delta")
         last = first.events[-1]["event_id"]
         ticket = the_ticket(server)
+        await until(lambda: ticket.client_away)
         claimed_before = ticket.epoch
         async with calling(server, back(first.events[0], last_event_id=last)) as second:
             assert second.events[0]["resumed"] is True
             assert the_ticket(server) is ticket
+            assert not ticket.client_away
             assert ticket.epoch > claimed_before
             assert second.events[0]["session"]["id"] == first.events[0]["session"]["id"]
             await second.until("response.done")

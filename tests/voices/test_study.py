@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import socket
+from contextlib import AsyncExitStack
 from io import StringIO
 from itertools import combinations
 from pathlib import Path
@@ -15,10 +16,13 @@ from rich.console import Console
 
 from tests.console.browser import CHROMIUM, FLAGS, TIMEOUT_MS, awaited, needs_chromium
 from tests.server import scripted
+from vivavoce.engines.base import OPENAI_VOICES, Voice
 from vivavoce.errors import SettingsError
 from vivavoce.settings import Settings
+from vivavoce.testing import ScriptedTTS, TTSScript
 from vivavoce.voices.command import RateOptions, links, rate_voices, report_voices, serving
-from vivavoce.voices.study import StudyAnswer, VoiceStudy, read_items
+from vivavoce.voices.speaking import Speakers
+from vivavoce.voices.study import StudyAnswer, StudyVoice, VoiceStudy, read_items
 
 AUTOPLAY = "--autoplay-policy=no-user-gesture-required"
 PLANTED = ("ida", "ben", "cleo", "dan", "eve", "finn", "gus", "hal")
@@ -289,3 +293,20 @@ def test_voices_are_listed_without_speaking(tmp_path: Path) -> None:
     assert rate_voices(settings("one", "two"), given, out, notes) == 0
     assert out.export_text().split() == ["scripted:one", "scripted:two"]
     assert not (tmp_path / "study").exists()
+
+
+def test_voice_with_several_names_is_rated_once() -> None:
+    tts = ScriptedTTS(TTSScript())
+    tts.voices = (Voice("heart", ("en",)), Voice("alloy", ("en",), alias_of="heart"))
+    speakers = Speakers(settings("one"), AsyncExitStack(), engines={"own": tts})
+    for wanted in ((), ("alloy",), ("own:alloy", "heart")):
+        assert speakers.voices(wanted, "en") == [StudyVoice(engine="own", voice="heart")]
+
+
+def test_voice_with_several_names_is_listed_with_them(tmp_path: Path) -> None:
+    pytest.importorskip("hibari")
+    out, notes = consoles()
+    given = RateOptions(folder=tmp_path / "study", list_voices=True, engines=("hibari",))
+    assert rate_voices(settings("one"), given, out, notes) == 0
+    names = ", ".join(OPENAI_VOICES)
+    assert out.export_text().splitlines() == [f"hibari:heart (also named {names})"]

@@ -13,6 +13,10 @@ import pytest
 from tests.transports.webrtc.call_stage import Client
 from tests.transports.webrtc.caller import Caller
 from tests.workers.stage import SCRIPTED, Together, alive, together, until
+from vivavoce.api.public import ReadyStatus
+from vivavoce.settings import Settings
+from vivavoce.workers.messages import WorkerStatus
+from vivavoce.workers.supervisor import Address, Launch, Supervisor
 
 pytestmark = pytest.mark.timeout(120)  # each server starts three processes
 
@@ -168,3 +172,20 @@ def test_worker_that_cannot_start_ends_the_server_with_one_sentence(tmp_path: Pa
         assert complaint.decode().count("[engines.llm.llama]") == 1
 
     asyncio.run(main())
+
+
+def test_server_is_ready_once_all_workers_serve_and_while_one_of_them_does(tmp_path: Path) -> None:
+    """Clients that wait for the start would otherwise all come to the first worker."""
+    settings = Settings()
+    launch = Launch(settings, None, {}, workers=2)
+    supervisor = Supervisor(launch, Address(settings, []), str(tmp_path))
+    first, second = supervisor.workers
+    serving = WorkerStatus(ReadyStatus(status="ready", sessions=3), "ws://127.0.0.1:8080", ())
+    first.status = serving
+    first.serves.set()
+    assert supervisor.ready_status.status == "not ready"
+    second.status = serving
+    second.serves.set()
+    assert supervisor.ready_status == ReadyStatus(status="ready", sessions=6)
+    first.status = None  # it has ended
+    assert supervisor.ready_status == ReadyStatus(status="ready", sessions=3)

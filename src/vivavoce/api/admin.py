@@ -19,6 +19,7 @@ from vivavoce.limits.accounts import (
     ApiKey,
     Budget,
     Name,
+    OwnerName,
     Period,
     Scope,
     Team,
@@ -42,8 +43,8 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The body of POST /v1/admin/keys."""
 
     name: Name
-    user: str = ""
-    team: str = ""
+    user: OwnerName = ""
+    team: OwnerName = ""
     days: Annotated[float, Meta(gt=0, le=MAX_DAYS)] | None = None
     """It expires after so many."""
     admin: bool = False
@@ -55,7 +56,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class OwnerChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of PUT /v1/admin/users/NAME and /v1/admin/teams/NAME; a team has no team."""
 
-    team: str = ""
+    team: OwnerName = ""
     blocked: bool = False
 
 

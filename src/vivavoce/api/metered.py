@@ -116,7 +116,7 @@ async def metered(request: web.Request, model: str) -> AsyncGenerator[RequestMet
     try:
         yield meter
     finally:
-        jobs, rows = service.jobs(), meter.rows(owner, service.wall_clock())
+        jobs, rows = service.booking.jobs(), meter.rows(owner, service.wall_clock())
 
         async def book() -> None:
             for row in rows:

@@ -46,7 +46,7 @@ class UsageRoutes:
         by = group_by(query.get("by", "day"))
         where: dict[GroupBy, str] = {name: query[name] for name in _FILTERS if name in query}
         where |= self._own(request)
-        await self._metering.flush()
+        await self._metering.booking.flush()
         metering = self._metering
         lines = await report(metering.store, since, until, by, where, metering.rater.prices)
         match query.get("form", "json"):

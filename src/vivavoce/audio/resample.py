@@ -20,6 +20,8 @@ _LAG_S = 0.0019  # ... but never so many that the lag comes to 2 ms
 _ATTENUATION_DB = 66.0
 _FRACTION_BITS = 24  # of a coefficient
 _PCM16 = np.dtype("<i2")
+# of samples worked on at once: a larger array is new memory each time, which takes longer to touch
+_BLOCK_BYTES = 32_000
 _MAX_TERM = 1000  # of the ratio in lowest terms: what a filter costs grows with both
 
 
@@ -113,15 +115,20 @@ class Resampler:
         rows = -(-(first + count) // height)
         missing = 2 * (step * (rows - 1) + width) - len(held)
         padded = held + bytes(missing) if missing > 0 else held
-        # The array is made by hand: as_strided alone takes as long as the product below.
-        seen = np.ndarray((rows, width), _PCM16, padded, 0, (2 * step, 2)).astype(np.float64)
-        made = seen @ fir.matrix
-        np.rint(made, out=made)
-        np.minimum(made, 32767.0, out=made)
-        np.maximum(made, -32768.0, out=made)
+        blocks = []
+        most = max(1, _BLOCK_BYTES // (8 * width))
+        for row in range(0, rows, most):
+            # The array is made by hand: as_strided alone takes as long as the product below.
+            shape, begin = (min(most, rows - row), width), 2 * step * row
+            seen = np.ndarray(shape, _PCM16, padded, begin, (2 * step, 2)).astype(np.float64)
+            made = seen @ fir.matrix
+            np.rint(made, out=made)
+            np.minimum(made, 32767.0, out=made)
+            np.maximum(made, -32768.0, out=made)
+            blocks.append(made.astype(_PCM16).tobytes())
         self._made = ready
         self._held = held[2 * fir.down * (ready // fir.up - group) :]
-        return made.astype(_PCM16).reshape(-1)[first : first + count].tobytes()
+        return b"".join(blocks)[2 * first : 2 * (first + count)]
 
 
 def resample(pcm16: bytes, source_rate: int, target_rate: int) -> bytes:

@@ -27,6 +27,7 @@ from vivavoce.check.running import (
 )
 from vivavoce.errors import AudioError, SettingsError
 from vivavoce.secret import Secret
+from vivavoce.standard_streams import print_error
 from vivavoce.talk.client import endpoint, error_message
 from vivavoce.talk.demo import spoken_sentence
 from vivavoce.talk.options import DEFAULT_URL
@@ -89,9 +90,7 @@ def check_server(url: str, options: CheckOptions, console: Console, notes: Conso
             print_table(report, console)
         return FAILED if report.count("failed") else PASSED
     except (SettingsError, AudioError) as exc:
-        notes.print(
-            f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False, soft_wrap=True
-        )
+        print_error(notes, exc)
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED

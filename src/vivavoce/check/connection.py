@@ -14,7 +14,7 @@ import msgspec
 from vivavoce.audio.formats import BYTES_PER_MS
 from vivavoce.check.recording import CheckRecording, EventFields, RecordedEvent, at
 from vivavoce.secret import Secret
-from vivavoce.talk.client import connect_error
+from vivavoce.talk.client import ServerLost, open_socket
 
 CHUNK_MS: Final = 100
 """The length of the audio in one input_audio_buffer.append."""
@@ -52,10 +52,6 @@ class CheckTarget:
         return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-class ConnectionEnded(Exception):
-    """The server has closed the connection, or was never connected."""
-
-
 class EventMissing(Exception):
     """What the scenario waited for did not arrive in time."""
 
@@ -89,10 +85,10 @@ class CheckConnection:
         try:
             await self._socket.send_str(frame.decode())
         except (ConnectionError, aiohttp.ClientError) as exc:
-            raise ConnectionEnded(f"the connection is closed: {exc}") from exc
+            raise ServerLost(f"the connection is lost: {exc}") from exc
 
     async def receive(self, timeout_s: float) -> EventFields:
-        """The next event. Raises TimeoutError and ConnectionEnded."""
+        """The next event. Raises TimeoutError and ServerLost."""
         async with asyncio.timeout(timeout_s):
             message = await self._socket.receive()
         notes = self.recording.notes
@@ -101,7 +97,7 @@ class CheckConnection:
         if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
             notes["close_code"] = self._socket.close_code
             notes["close_reason"] = str(message.extra or "")
-            raise ConnectionEnded(f"the server closed the connection: {self._socket.close_code}")
+            raise ServerLost(f"the server closed the connection: {self._socket.close_code}")
         try:
             event = _decoder.decode(message.data)
         except (msgspec.DecodeError, UnicodeError):
@@ -114,7 +110,7 @@ class CheckConnection:
     async def until(
         self, *kinds: str, where: Callable[[EventFields], bool] | None = None
     ) -> EventFields:
-        """Read to the first event of these types. Raises EventMissing and ConnectionEnded."""
+        """Read to the first event of these types. Raises EventMissing and ServerLost."""
         deadline = time.monotonic() + self.target.timeout_s
         while True:
             try:
@@ -189,28 +185,25 @@ async def connected(
     headers: Mapping[str, str] | None = None,
     protocols: tuple[str, ...] = (),
 ) -> AsyncIterator[CheckConnection]:
-    """A connection whose events are recorded. Raises ConnectionEnded if it cannot be made.
+    """A connection whose events are recorded. Raises ServerLost if it cannot be made.
 
     query: instead of ?model=. headers: instead of the key.
     """
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
         try:
-            async with asyncio.timeout(target.timeout_s):
-                socket = await http.ws_connect(
-                    target.url,
-                    params=dict(query or {"model": target.model}),
-                    headers=target.headers if headers is None else headers,
-                    protocols=protocols,
-                    max_msg_size=0,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-                )
-        except aiohttp.WSServerHandshakeError as exc:
+            socket = await open_socket(
+                http,
+                target.url,
+                target.timeout_s,
+                params=dict(query or {"model": target.model}),
+                headers=target.headers if headers is None else headers,
+                protocols=protocols,
+                max_msg_size=0,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+            )
+        except ServerLost as exc:
             recording.notes["status"] = exc.status
-            raise ConnectionEnded(connect_error(target.url, exc)) from exc
-        except TimeoutError as exc:
-            raise ConnectionEnded(f"no answer within {target.timeout_s:g} s") from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            raise ConnectionEnded(connect_error(target.url, exc)) from exc
+            raise
         recording.notes["subprotocol"] = socket.protocol
         try:
             yield CheckConnection(socket, target, recording)

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import msgspec
 
-from vivavoce.check.connection import (
-    CheckTarget,
-    ConnectionEnded,
-    EventMissing,
-    connected,
-)
+from vivavoce.check.connection import CheckTarget, EventMissing, connected
 from vivavoce.check.recording import CheckRecording, EventFields, RecordedEvent, at
 from vivavoce.check.scenarios import METADATA, user_text
+from vivavoce.talk.client import ServerLost
 
 if TYPE_CHECKING:
     from aiortc import MediaStreamTrack, RTCPeerConnection
@@ -83,7 +79,7 @@ async def wrong_key(target: CheckTarget, recording: CheckRecording) -> None:
         recording.unsupported = "no key was given, so the server is taken to need none"
         return
     headers = {"Authorization": f"Bearer {WRONG_KEY}"}
-    with contextlib.suppress(ConnectionEnded):
+    with contextlib.suppress(ServerLost):
         async with connected(target, recording, headers=headers) as line:
             await line.until("error")
             await line.settle(target.timeout_s)
@@ -101,7 +97,7 @@ async def http(target: CheckTarget, recording: CheckRecording) -> None:
             recording.entries.append(RecordedEvent(0.0, False, found))
     key = at(recording.notes["client_secret"], "json", "value")
     if isinstance(key, str):
-        with contextlib.suppress(ConnectionEnded, EventMissing):
+        with contextlib.suppress(ServerLost, EventMissing):
             secret_recording = CheckRecording("client_secret")
             headers = {"Authorization": f"Bearer {key}"}
             async with connected(target, secret_recording, headers=headers) as line:

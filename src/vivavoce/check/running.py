@@ -21,7 +21,7 @@ from vivavoce.check import (
     tables,
     turn_streams,
 )
-from vivavoce.check.connection import CheckTarget, ConnectionEnded, EventMissing
+from vivavoce.check.connection import CheckTarget, EventMissing
 from vivavoce.check.recording import (
     CheckFailed,
     CheckRecording,
@@ -30,6 +30,7 @@ from vivavoce.check.recording import (
     NotApplicable,
     shortened,
 )
+from vivavoce.talk.client import ServerLost
 
 Outcome: TypeAlias = Literal["passed", "failed", "skipped"]
 RunScenario: TypeAlias = Callable[[CheckTarget, CheckRecording], Awaitable[None]]
@@ -137,7 +138,7 @@ async def run_scenario(name: str, target: CheckTarget) -> CheckRecording:
     try:
         with contextlib.suppress(EventMissing):  # the recording says so
             await SCENARIOS[name](target, recording)
-    except (ConnectionEnded, aiohttp.ClientError, ConnectionError, TimeoutError) as exc:
+    except (ServerLost, aiohttp.ClientError, ConnectionError, TimeoutError) as exc:
         recording.missing.append(str(exc) or type(exc).__name__)
     return recording
 

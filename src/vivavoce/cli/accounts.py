@@ -19,6 +19,7 @@ from vivavoce.api.usage import flat
 from vivavoce.cli.console import ConfigFile, err, give_up, out, read_settings
 from vivavoce.errors import InvalidRequest, SettingsError, StoreError
 from vivavoce.limits.accounts import (
+    NAME,
     ApiKey,
     Budget,
     Period,
@@ -39,7 +40,7 @@ from vivavoce.telemetry.reports import group_by, report, span_of
 T = TypeVar("T")
 Form: TypeAlias = Literal["table", "csv", "json"]
 Row: TypeAlias = dict[str, str | int | float]
-_NAME = "names are 1 to 64 letters, digits and . _ @ -, and begin with a letter or a digit"
+_NAMES = "names are 1 to 64 letters, digits and . _ @ -, and begin with a letter or a digit"
 
 
 def print_prices(table: PriceTable, pattern: str, form: Form, out: Console) -> None:
@@ -407,15 +408,17 @@ def prices(model: str = "", *, form: Form = "table", config: ConfigFile = None) 
 
 
 def _record(kind: Callable[..., T], **fields: Any) -> T:
-    """A record of the store, its name checked."""
+    """A record of the store, its fields checked; a wrong one ends the process."""
+    names = [fields["name"]] if "name" in fields else []
+    names += filter(None, (fields.get("user"), fields.get("team")))
+    for name in names:
+        if not NAME.fullmatch(name):
+            give_up(SettingsError(f"{name!r} cannot be the name of a key, user or team; {_NAMES}"))
     try:
         made = kind(**fields)
         return msgspec.convert(msgspec.to_builtins(made), type(made))
     except msgspec.ValidationError as exc:
-        if not str(exc).endswith(" - at `$.name`"):
-            give_up(exc)
-        given = fields["name"]
-        give_up(SettingsError(f"{given!r} cannot be the name of a key, user or team; {_NAME}"))
+        give_up(exc)
 
 
 def _with_store(config: Path | None, use: Callable[[AccountStore], Awaitable[T]]) -> T:

@@ -7,10 +7,9 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
 
 from vivavoce.errors import SettingsError
-from vivavoce.standard_streams import StandardOutput
+from vivavoce.standard_streams import StandardOutput, print_error
 
 if TYPE_CHECKING:
     from vivavoce.settings import Settings
@@ -55,6 +54,5 @@ def load_settings(
 
 def give_up(exc: Exception) -> NoReturn:
     """Print the error, and end with status 2."""
-    text = escape(str(exc))  # names of tables, [server], are not markup
-    err.print(f"[bold red]vivavoce:[/bold red] {text}", highlight=False, soft_wrap=True)
+    print_error(err, exc)
     sys.exit(2)

@@ -23,16 +23,21 @@ if TYPE_CHECKING:
     from vivavoce.workers.messages import BannerModel
 
 
+NOT_GIVEN: Any = None
+"""The default of an option that leaves a setting as it is. None is not in the type of the option:
+the parser would read the words none and null as it."""
+
+
 def serve(
     *,
     config: ConfigFile = None,
-    host: str | None = None,
-    port: int | None = None,
-    log_level: LogLevel | None = None,
-    tls_certificate: str | None = None,
-    tls_key: str | None = None,
-    no_auth: Annotated[bool | None, Parameter(negative="")] = None,
-    workers: int | Literal["auto"] | None = None,
+    host: str = NOT_GIVEN,
+    port: int = NOT_GIVEN,
+    log_level: LogLevel = NOT_GIVEN,
+    tls_certificate: str = NOT_GIVEN,
+    tls_key: str = NOT_GIVEN,
+    no_auth: Annotated[bool, Parameter(negative="")] = NOT_GIVEN,
+    workers: int | Literal["auto"] = NOT_GIVEN,
 ) -> None:
     """Serve until SIGINT or SIGTERM; SIGHUP reads the settings again, or ends it in a terminal.
 

@@ -8,7 +8,7 @@ import { devices, Microphone, NoMicrophone, SilenceWatch } from "./microphone.js
 import { Player, StreamPlayer } from "./playback.js";
 import {
   DEFAULTS, Emitter, endOf, KeyNeeded, noReplySentence, Refused, retryDelay, sentenceOf, sessionOf,
-  ToolCalls, updateOf,
+  Ticket, ToolCalls, updateOf,
 } from "./state.js";
 import { asText, heardOf, itemOf, spokenOf, Transcript } from "./transcript.js";
 import { Turns } from "./turns.js";
@@ -53,8 +53,7 @@ export class Conversation extends Emitter {
   #expired = ""; // message of the error that ends the session
   #connected = false; // session.created has arrived on this connection
   #resuming = false; // there was a session before
-  #ticket = null; // with which the server continues the session: {session_id, resume_token}
-  #lastEvent = ""; // id of the last event of the session
+  #ticket = new Ticket();
   #unsent = []; // messages that were typed without a connection
 
   /**
@@ -266,7 +265,8 @@ export class Conversation extends Emitter {
       if (!current()) return;
       const { stream } = this.#microphone;
       const { answers } = this.settings;
-      const resume = this.#resume;
+      const serverCounts = transport === "webrtc"; // what was heard
+      const resume = this.#ticket.query(serverCounts ? null : this.transcript.lastHeard);
       await connection.open({ base: this.#base, key, model, stream, answers, resume });
     } catch (error) {
       if (current()) this.#onConnectError(error);
@@ -292,7 +292,7 @@ export class Conversation extends Emitter {
   #onLost(sentence) {
     clearTimeout(this.#timer);
     this.#dropConnection();
-    if (this.#ticket) this.#player.pause(); // until it is known what the server has kept
+    if (this.#ticket.valid) this.#player.pause(); // until it is known what the server has kept
     else this.#breakOff();
     this.#stopStream();
     if (!this.handsFree) this.#microphone.enabled = false;
@@ -331,7 +331,7 @@ export class Conversation extends Emitter {
 
   #onEvent(event) {
     const at = performance.now();
-    this.#lastEvent = event.event_id ?? this.#lastEvent;
+    this.#ticket.feed(event);
     this.turns.feed(event, false, at);
     this.#activity.feed(event, false);
     this.emit("event", { event, sent: false, at });
@@ -370,26 +370,14 @@ export class Conversation extends Emitter {
     this.transcript.finish();
   }
 
-  /** What tells the server which session is to be continued, and from where. */
-  get #resume() {
-    if (!this.#ticket) return {};
-    const heard = this.transcript.entries.findLast(({ aloud, state }) => aloud && state !== "cut");
-    const counts = heard && this.settings.transport !== "webrtc"; // there the server counts
-    return {
-      ...this.#ticket,
-      last_event_id: this.#lastEvent,
-      ...(counts && { heard_item: heard.id, heard_ms: Math.round(heard.playedMs) }),
-    };
-  }
-
   /** Configure a new session, and give it the messages that it does not have. */
   #onSession(event) {
     clearTimeout(this.#timer);
     const { resumed, resume } = event;
     const goesOn = resumed && resume.last_item_id === undefined;
-    if (this.#ticket && !goesOn) this.#breakOff();
+    if (this.#ticket.valid && !goesOn) this.#breakOff();
     this.#player.continue();
-    this.#ticket = resume ? { session_id: this.session.id, resume_token: resume.token } : null;
+    this.#ticket.renew(event);
     const missing = this.transcript.missing(event) ?? this.#unsent;
     const unanswered = missing.findLast((entry) => entry === this.transcript.unanswered);
     this.#unsent = [];

@@ -163,6 +163,40 @@ export function retryDelay(attempt, random = Math.random) {
   return delay * (0.5 + random() / 2);
 }
 
+/** What the server needs to continue the session on another connection. */
+export class Ticket {
+  #token = null; // {session_id, resume_token}
+  #lastEvent = ""; // id of the last event of the session
+
+  /** Whether the server keeps the session. */
+  get valid() {
+    return this.#token !== null;
+  }
+
+  /** Note an event of the server. */
+  feed({ event_id: id }) {
+    this.#lastEvent = id ?? this.#lastEvent;
+  }
+
+  /** Take what a session.created says. */
+  renew({ session, resume }) {
+    this.#token = resume ? { session_id: session.id, resume_token: resume.token } : null;
+  }
+
+  /**
+   * The parameters of a connection, none for a new session. heard: the entry of the transcript that
+   * was heard last, where the server does not count what is played.
+   */
+  query(heard) {
+    if (!this.valid) return {};
+    return {
+      ...this.#token,
+      last_event_id: this.#lastEvent,
+      ...(heard && { heard_item: heard.id, heard_ms: Math.round(heard.playedMs) }),
+    };
+  }
+}
+
 // Tool calls
 
 /** The tools of a conversation: [{name, description, parameters, run}]; run(args) may be async. */

@@ -141,6 +141,11 @@ export class Transcript extends Emitter {
     return this.entries.filter((entry) => isMessage(entry) && heardOf(entry));
   }
 
+  /** The entry of the last answer that was spoken and not cut off. */
+  get lastHeard() {
+    return this.entries.findLast(({ aloud, state }) => aloud && state !== "cut");
+  }
+
   /** The messages that the session of a session.created does not have; null: it has all. */
   missing({ resumed, resume }) {
     if (!resumed) return this.messages;

@@ -400,6 +400,8 @@ class Voice(msgspec.Struct, frozen=True):
     id: str
     languages: tuple[str, ...]
     description: str = ""
+    alias_of: str = ""
+    """The id of the voice that this is another name of."""
 
 
 class Mark(msgspec.Struct, frozen=True):

@@ -18,7 +18,10 @@ from vivavoce.limits.prices import usd
 Unit: TypeAlias = Literal["usd", "minutes", "tokens"]
 Period: TypeAlias = Literal["day", "month", "total"]
 Scope: TypeAlias = Literal["key", "user", "team", "all"]
-Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")
+Name: TypeAlias = Annotated[str, Meta(pattern=NAME.pattern)]
+OwnerName: TypeAlias = Annotated[str, Meta(pattern=f"^$|{NAME.pattern}")]
+"""The name of a user or team; empty: none."""
 MAX_AMOUNT = 2**53 - 1
 """The highest limit of a budget, in its smallest unit; 9 million USD."""
 SMALLEST: Mapping[Unit, int] = {"usd": 10**9, "minutes": 60_000, "tokens": 1}

@@ -33,6 +33,7 @@ from vivavoce.session.endpointing import TurnSettings
 from vivavoce.session.interruption import InterruptionSettings
 from vivavoce.session.limits import SessionLimits
 from vivavoce.settings import SessionSettings
+from vivavoce.standard_streams import print_error
 from vivavoce.telemetry.recording import read_recording
 
 ReportForm: TypeAlias = Literal["text", "json"]
@@ -100,8 +101,7 @@ def replay_call(path: Path, options: ReplayOptions, out: Console, err: Console) 
             written = write_test(recording, call, options.to_test)
             err.print(f"written: {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
     except (RecordingError, SettingsError) as exc:
-        text = escape(str(exc))
-        err.print(f"[bold red]vivavoce:[/bold red] {text}", highlight=False, soft_wrap=True)
+        print_error(err, exc)
         return 2
     report = _report(shown, changed, took_ms, call.mismatch)
     if options.form == "json":

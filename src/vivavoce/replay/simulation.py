@@ -132,6 +132,61 @@ def _changed(settings: Any, given: dict[str, Any], kind: Any) -> Any:
     return msgspec.convert({**msgspec.to_builtins(settings), **given}, kind) if given else settings
 
 
+class UpcomingFacts:
+    """What is to come, by its time in seconds, and in the order in which it was pushed."""
+
+    def __init__(self) -> None:
+        self._queue: list[tuple[float, int, Fact | RecordedEntry]] = []
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    @property
+    def due(self) -> float:
+        """The time of the first. There must be one."""
+        return self._queue[0][0]
+
+    def push(self, at: float, what: Fact | RecordedEntry) -> int:
+        """Returns its number."""
+        self._count += 1
+        heapq.heappush(self._queue, (at, self._count, what))
+        return self._count
+
+    def pop(self) -> tuple[float, int, Fact | RecordedEntry]:
+        """The time, the number, and the fact or entry of the first."""
+        return heapq.heappop(self._queue)
+
+
+class SimulatedPlayer:
+    """Plays the answers of a server that plays them itself: in real time, one after the other."""
+
+    def __init__(self, upcoming: UpcomingFacts) -> None:
+        self._upcoming = upcoming
+        self._until = 0.0
+        self._playing: list[int] = []  # numbers of what is, or was, to come of it
+        self._dropped: set[int] = set()
+
+    def play(self, item_id: str, samples: int, now: float) -> None:
+        """Play that much of an item behind what waits."""
+        self._until = max(self._until, now)
+        while samples > 0:
+            part = min(samples, PLAYED_SAMPLES)
+            samples -= part
+            self._until += part / SAMPLES_A_SECOND
+            self._playing.append(self._upcoming.push(self._until, AudioPlayed(item_id, part)))
+
+    def clear(self, now: float) -> None:
+        """Drop what was not played yet."""
+        self._dropped.update(self._playing)
+        self._playing.clear()
+        self._until = now
+
+    def drops(self, number: int) -> bool:
+        """Whether what has that number was dropped."""
+        return number in self._dropped
+
+
 class Simulation:
     """One call in virtual time, with engines that answer as they did."""
 
@@ -143,14 +198,11 @@ class Simulation:
         self._replayed = ReplayedSession(header)
         self._answers = RecordedAnswers(recording)
         self._ids = IdMap(header.salt)
-        self._queue: list[tuple[float, int, Fact | RecordedEntry]] = []
-        self._count = 0
+        self._upcoming = UpcomingFacts()
+        self._player = SimulatedPlayer(self._upcoming)
         self._open: dict[TranscriptionKey, float] = {}  # recordings under way, from when
         self._heard_until = header.now  # words up to there are given
         self._cancelled: set[str] = set()
-        self._play_until = header.now
-        self._played: set[int] = set()  # numbers of AudioPlayed that are dropped
-        self._playing: list[int] = []
         self._closed = False
         self._moments: list[ReplayedMoment] = []
         self._now = header.now
@@ -163,21 +215,21 @@ class Simulation:
             for effect in entry.effects:
                 self._ids.note_recorded(str(effect))
         for at, what in self._answers.external:
-            self._push(at, what)
+            self._upcoming.push(at, what)
         for at in self._answers.updates:
-            self._push(at, RecordedEntry(at=at))  # more words may have been recognised
-        self._push(self._recording.entries[-1].at, RecordedEntry(at=0.0))
+            self._upcoming.push(at, RecordedEntry(at=at))  # more words may have been recognised
+        self._upcoming.push(self._recording.entries[-1].at, RecordedEntry(at=0.0))
         session = self._replayed.session
         self._perform(performed(session.begin, None, self._now))
-        while self._queue and not self._closed:
+        while self._upcoming and not self._closed:
             if len(self._moments) > MAX_MOMENTS:
                 raise RecordingError("the replay does not end: the session asks for endless timers")
-            due, deadline = self._queue[0][0], session.deadline
-            if deadline <= due:
+            deadline = session.deadline
+            if deadline <= self._upcoming.due:
                 self._now = max(self._now, deadline)
                 self._take(TimerFired())
                 continue
-            self._now, number, what = heapq.heappop(self._queue)
+            self._now, number, what = self._upcoming.pop()
             self._next(number, what)
         return self._moments
 
@@ -195,7 +247,7 @@ class Simulation:
                 self._take(TranscriptUpdated(key, text, len(text), False))
 
     def _give(self, number: int, fact: Fact) -> None:
-        if number in self._played:
+        if self._player.drops(number):
             return
         name = getattr(fact, "response_id", None) or getattr(fact, "call_id", None)
         if name in self._cancelled:
@@ -235,11 +287,6 @@ class Simulation:
             self._ids.note(str(kept_effects([effect], ())))
             self._order(effect)
 
-    def _push(self, at: float, what: Fact | RecordedEntry) -> int:
-        self._count += 1
-        heapq.heappush(self._queue, (at, self._count, what))
-        return self._count
-
     def _order(self, effect: Effect) -> None:
         now = self._now
         match effect:
@@ -259,18 +306,16 @@ class Simulation:
             case RunTool(call_id=call_id):
                 found = self._answers.next("tool")
                 for delay, fact in found.answers if found else ((0.0, ToolFinished("", "")),):
-                    self._push(now + delay, replace(fact, call_id=call_id))
+                    self._upcoming.push(now + delay, replace(fact, call_id=call_id))
             case CancelTool(call_id=call_id):
                 self._cancelled.add(call_id)
             case PlayAudio(item_id=item_id, audio=audio):
-                self._play(item_id, len(audio) // 2)
+                self._player.play(item_id, len(audio) // 2, now)
             case ClearPlayback():
-                self._played.update(self._playing)
-                self._playing.clear()
-                self._play_until = now
+                self._player.clear(now)
             case RequestFallback():
                 model = self._answers.fallback
-                self._push(now, RecordedEntry(at=now, brain="cascade", model=model))
+                self._upcoming.push(now, RecordedEntry(at=now, brain="cascade", model=model))
             case Close():
                 self._closed = True
             case _:
@@ -282,37 +327,28 @@ class Simulation:
             case ScoreTurn(item_id=item_id, text=text):
                 score = self._answers.turn_score(text)
                 if score is not None:
-                    self._push(now, TurnScored(item_id, score))
+                    self._upcoming.push(now, TurnScored(item_id, score))
             case DraftTranscript(draft_id=draft_id):
                 found = self._answers.next("draft")
                 delay = found.answers[0][0] if found and found.answers else 0.0
                 text = self._answers.words.between(self._heard_until, now)
-                self._push(now + delay, DraftTranscribed(draft_id, text))
+                self._upcoming.push(now + delay, DraftTranscribed(draft_id, text))
             case Speculate(speculation_id=name):
                 found = self._answers.next("speculation")
                 for delay, fact in found.answers if found else ():
                     if isinstance(fact, AnticipationEnded):
-                        self._push(now + delay, replace(fact, id=name))
+                        self._upcoming.push(now + delay, replace(fact, id=name))
 
     def _end_recording(self, key: TranscriptionKey) -> None:
         self._open.pop(key, None)
         text = self._answers.words.between(self._heard_until, self._now)
         self._heard_until = self._now
         delay = self._answers.final_delay()
-        self._push(self._now + delay, TranscriptUpdated(key, text, len(text), True))
+        self._upcoming.push(self._now + delay, TranscriptUpdated(key, text, len(text), True))
 
     def _generate(self, response_id: str) -> None:
         for delay, fact in self._answers.generation(response_id):
-            self._push(self._now + delay, fact)
-
-    def _play(self, item_id: str, samples: int) -> None:
-        """Play in real time behind what waits."""
-        self._play_until = max(self._play_until, self._now)
-        while samples > 0:
-            part = min(samples, PLAYED_SAMPLES)
-            samples -= part
-            self._play_until += part / SAMPLES_A_SECOND
-            self._playing.append(self._push(self._play_until, AudioPlayed(item_id, part)))
+            self._upcoming.push(self._now + delay, fact)
 
 
 def simulated(recording: CallRecording, changes: ReplayChanges | None = None) -> ReplayedCall:

@@ -1,6 +1,7 @@
 """The sessions of a server as operators see them: the state of each, and since when."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from msgspec import UNSET
 from vivavoce.protocol.server import (
     AnyServerEvent,
     ErrorEvent,
+    OutputAudioCleared,
     OutputAudioDelta,
+    OutputAudioStopped,
     OutputTextDelta,
     OutputTranscriptDelta,
     ResponseCreated,
@@ -24,6 +27,7 @@ from vivavoce.protocol.server import (
 from vivavoce.protocol.session import RealtimeSession
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.runner import Runner
+from vivavoce.runtime.tasks import Timer
 from vivavoce.session.effects import ClearPlayback, Effect, PlayAudio, Send
 from vivavoce.session.facts import AudioGenerated, Fact, UpstreamEventReceived, VadScores
 
@@ -40,8 +44,15 @@ _UPSTREAM: dict[str, State] = {
     "input_audio_buffer.speech_stopped": "thinking",
     "response.created": "thinking",
     "response.output_audio.delta": "speaking",
+    "output_audio_buffer.started": "speaking",
     "response.done": "listening",
 }
+_UPSTREAM_PLAYS = {
+    "output_audio_buffer.started": True,
+    "output_audio_buffer.stopped": False,
+    "output_audio_buffer.cleared": False,
+}
+"""Whether an upstream server plays an answer in a call whose media does not pass through here."""
 
 _CAPTIONS = {
     "conversation.item.input_audio_transcription.completed": "user",
@@ -90,8 +101,11 @@ class LiveSession:
         self._table = table
         self.runner: Runner | None = None
         self._opened_at = table.wall_clock()
-        self._state: State = "listening"
+        self._state: State = "listening"  # by the last event
         self._speaks = False  # an answer has audio, and is not complete
+        self._upstream_plays = False
+        self._told: State = "listening"  # what watchers know
+        self._played = Timer(self._tell_state)  # at the end of an answer that is played
         self._turns = 0
         self._asked_at: float | None = None  # since when the user has been waiting for audio
         self._waits: list[float] = []
@@ -122,11 +136,18 @@ class LiveSession:
         if self.runner:
             self.runner.show_audio(self, shown=True)
         events.put_nowait(self.state_event)
+        self._told = self.state
+        self._tell_state()
         return events
 
     @property
+    def state(self) -> State:
+        """What the session is doing. After the end of a response its audio is still played."""
+        return "speaking" if self._state == "listening" and self._is_played else self._state
+
+    @property
     def state_event(self) -> Watched:
-        return {"type": "state", "state": self._state}
+        return {"type": "state", "state": self.state}
 
     def unwatch(self, events: asyncio.Queue[Watched]) -> None:
         self._watchers.discard(events)
@@ -134,6 +155,7 @@ class LiveSession:
             self.runner.show_audio(self, shown=False)
 
     def close(self) -> None:
+        self._played.cancel()
         self._tell({"type": "ended"})
 
     def shown(self, session_id: str) -> LiveSessionObject:
@@ -149,7 +171,7 @@ class LiveSession:
             transport=self._opening.transport,
             client=self._opening.client,
             key=self._opening.who,
-            state=self._state,
+            state=self.state,
             turns=self._turns,
             first_sound_ms=round(waits[len(waits) // 2] * 1000) if waits else None,
             last_error=self._last_error,
@@ -165,7 +187,12 @@ class LiveSession:
             case SpeechStopped():
                 self._asked_at = now
                 self._turns += 1
-                self._set("speaking" if self._speaks else "thinking")
+                if self._speaks:
+                    self._set("speaking")
+                else:
+                    self._set("listening" if self._is_played else "thinking")
+            case OutputAudioStopped() | OutputAudioCleared():
+                self._tell_state()
             case ResponseCreated():
                 self._speaks = False
                 self._set("thinking")
@@ -187,6 +214,9 @@ class LiveSession:
         if (role := _CAPTIONS.get(kind)) is not None:
             self._caption(role, fact.event.transcript or fact.event.delta)
             return
+        if kind in _UPSTREAM_PLAYS:
+            self._upstream_plays = _UPSTREAM_PLAYS[kind]
+            self._tell_state()
         if (state := _UPSTREAM.get(kind)) is None:
             return
         if kind == "input_audio_buffer.speech_stopped":
@@ -206,10 +236,27 @@ class LiveSession:
         self._last_error = LastError(at=self._table.wall_clock(), message=message)
         self._table.count_failure()
 
+    @property
+    def _is_played(self) -> bool:
+        """Whether an answer is still played; where the client plays it, by its length."""
+        if self._upstream_plays or self.runner is None:
+            return self._upstream_plays
+        return self.runner.plays_until > asyncio.get_running_loop().time()
+
     def _set(self, state: State) -> None:
         if state != self._state:
             self._state = state
+            self._tell_state()
+
+    def _tell_state(self) -> None:
+        """Tell watchers the state if it has changed, and again when the answer was played."""
+        if not self._watchers:
+            return
+        if (state := self.state) != self._told:
+            self._told = state
             self._tell(self.state_event)
+        if state != self._state and self.runner and self.runner.plays_until < math.inf:
+            self._played.set(self.runner.plays_until)
 
     def _caption(self, role: str, text: str) -> None:
         if self._watchers and self._table.captions:

@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 24
 SERVING_BYTES = 4
-TAKEN_OVER_CLOSE = 4003
-"""The close code of a connection whose conversation another client has resumed."""
 RENEWALS = 3
 """How often an open conversation that does not change is stored in the time that it is kept."""
 MIN_RENEW_S = 1.0
@@ -84,6 +82,8 @@ class Ticket:
     """The conversation that continues; None: a new one begins."""
     runner: Runner | None = None
     """The runner of the session, while it is open."""
+    client_away: bool = False
+    """Whether the client of the open session has lost its connection, and may come back."""
     superseded: bool = False
     """Whether another client has taken over the conversation."""
     kept_at: float | None = None
@@ -116,11 +116,7 @@ class Ticket:
         if not self.superseded:
             self.superseded = True
             if self.runner is not None:
-                self.runner.give_way(
-                    TAKEN_OVER_CLOSE,
-                    "session_taken_over",
-                    "Another client has resumed this conversation.",
-                )
+                self.runner.give_way()
 
 
 class Resumption:

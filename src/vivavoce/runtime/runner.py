@@ -3,13 +3,20 @@
 import asyncio
 import contextlib
 import logging
-import secrets
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, TypeAlias
 
 from vivavoce.errors import QuotaExceeded, StoreError, Unauthorized
-from vivavoce.protocol.server import ErrorBody, ErrorEvent, SessionCreated
+from vivavoce.protocol.server import SessionCreated
 from vivavoce.protocol.session import SessionObject
+from vivavoce.runtime.client_errors import (
+    TAKEN_OVER,
+    TAKEN_OVER_CLOSE,
+    error_event,
+    refusal_of,
+    taken_over,
+)
 from vivavoce.runtime.drivers import Driver, Fallbacks
 from vivavoce.runtime.parts import CallObserver, Keeper, Observer, Peer, Player
 from vivavoce.runtime.performers import MakePerformer, Performer
@@ -22,12 +29,8 @@ from vivavoce.session.effects import (
     DuckPlayback,
     Effect,
     FeedAudio,
+    ObserverEffect,
     PlayAudio,
-    RecordDroppedAudio,
-    RecordModel,
-    RecordRefusal,
-    RecordTurn,
-    RecordUsage,
     RequestEnd,
     RequestFallback,
     RunTool,
@@ -204,6 +207,11 @@ class Runner:
         return self._session.audio_samples if self._group else self._last_audio
 
     @property
+    def plays_until(self) -> float:
+        """See Session.plays_until."""
+        return self._session.plays_until if self._group else -math.inf
+
+    @property
     def settings(self) -> SessionObject:
         """The session object as the client sees it, while the session lasts."""
         return self._session.settings
@@ -246,12 +254,11 @@ class Runner:
         self._close_reason = (code, reason)
         self.post(Disconnected(code, cause))
 
-    def give_way(self, close_code: int, code: str, message: str) -> None:
+    def give_way(self) -> None:
         """End the session, because its conversation continues elsewhere, and tell the client so."""
-        body = ErrorBody(type="invalid_request_error", code=code, message=message)
-        self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
+        self._peer.send(taken_over())
         self._keeper = None
-        self.end(close_code, code, "taken_over")
+        self.end(TAKEN_OVER_CLOSE, TAKEN_OVER, "taken_over")
 
     def fail(
         self, exc: Exception, *, code: str = "internal_error", what: str = "The server had an error"
@@ -261,9 +268,8 @@ class Runner:
             if self._recorder is not None:
                 self._recorder.failed(self._given, exc, self._clock())
             log.error("session %s failed", self._id, exc_info=exc)
-            body = ErrorBody(type="server_error", code=code, message=f"{what}; the session ends.")
             with contextlib.suppress(Exception):  # the bug may be in the code that sends
-                self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
+                self._peer.send(error_event(code, f"{what}; the session ends.", "server_error"))
             close = Close(1011, "the server had an error")
             for observer in self._observers:
                 if observer is not self._recorder:  # it has seen failed()
@@ -274,19 +280,11 @@ class Runner:
 
     def refuse(self, exc: QuotaExceeded | Unauthorized | StoreError) -> None:
         """Tell the client why the session cannot begin."""
-        kind = "invalid_request_error"
-        match exc:
-            case QuotaExceeded():
-                kind, code, close_code = "insufficient_quota", "insufficient_quota", 4002
-            case Unauthorized():
-                code, close_code = "invalid_api_key", 3000
-            case _:
-                log.error("%s was refused: %s", self._id, exc)
-                kind, code, close_code = "server_error", "store_unavailable", 1013
-        message = "The budget store cannot be reached." if close_code == 1013 else str(exc)
-        body = ErrorBody(type=kind, code=code, message=message)
-        self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
-        self._peer.close(close_code, code)
+        if isinstance(exc, StoreError):
+            log.error("%s was refused: %s", self._id, exc)
+        event, close_code = refusal_of(exc)
+        self._peer.send(event)
+        self._peer.close(close_code, event.error.code or "")
         self._end()
 
     def progressed(self) -> None:
@@ -412,14 +410,8 @@ class Runner:
                 self._say(effect)
             case RunTool() | CancelTool():
                 self._on_tool(effect)
-            case (
-                RecordUsage()
-                | RecordTurn()
-                | RecordDroppedAudio()
-                | RecordRefusal()
-                | RecordModel()
-            ):
-                pass  # effects for observers
+            case _ if isinstance(effect, ObserverEffect):
+                pass
             case RequestEnd(reason=reason):
                 self.post(reason)
             case RequestFallback(reason=why, close_code=close_code):
@@ -476,8 +468,7 @@ class Runner:
         if driver is None:
             log.error("%s: %s; there is no fallback", self._id, reason)
             message = "The server that answers for this model is not available."
-            body = ErrorBody(type="server_error", code="upstream_unavailable", message=message)
-            self._peer.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
+            self._peer.send(error_event("upstream_unavailable", message, "server_error"))
             self.end(close_code, reason, "upstream")
         else:
             log.warning("%s: %s; model %s continues", self._id, reason, driver.model)

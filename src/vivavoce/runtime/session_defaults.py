@@ -65,6 +65,26 @@ def begin(
     return options.session
 
 
+def opening_again(opening: Opening, session: SessionObject) -> Opening:
+    """The request of a client that comes back to a session."""
+    if isinstance(session, RealtimeSession):
+        return msgspec.structs.replace(opening, kind="realtime", model=session.model, patch=None)
+    return msgspec.structs.replace(opening, kind="transcription", patch=None)
+
+
+def with_voice(template: RealtimeSession, voice: str) -> RealtimeSession:
+    """The settings of the server with another voice."""
+    output = msgspec.structs.replace(template.audio.output, voice=voice)
+    audio = msgspec.structs.replace(template.audio, output=output)
+    return msgspec.structs.replace(template, audio=audio)
+
+
+def asked_model(opening: Opening) -> str:
+    """The model that a client names: a short-lived key's settings take precedence."""
+    model = opening.patch.model if isinstance(opening.patch, RealtimePatch) else UNSET
+    return opening.model if model is UNSET else model
+
+
 def _choices(opening: Opening, kind: Kind) -> SessionPatch | None:
     """The settings that the query names, besides the model; None: none."""
     heard = AudioInputPatch()

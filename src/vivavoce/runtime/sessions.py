@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from vivavoce.errors import LimitReached, QuotaExceeded, StoreError, Unauthorized
 from vivavoce.limits.accounts import Owner
-from vivavoce.protocol.session import RealtimePatch, RealtimeSession, SessionObject
+from vivavoce.protocol.session import RealtimeSession, SessionObject
 from vivavoce.protocol.wire import Opening
 from vivavoce.runtime.admission import Admission
 from vivavoce.runtime.catalog import ModelCatalog
@@ -29,7 +29,7 @@ from vivavoce.runtime.parts import CallObserver, Observer, Peer, Player
 from vivavoce.runtime.reload import Counted
 from vivavoce.runtime.resume import Resumption, Ticket
 from vivavoce.runtime.runner import ForwardDirection, Runner
-from vivavoce.runtime.session_defaults import begin
+from vivavoce.runtime.session_defaults import asked_model, begin, opening_again, with_voice
 from vivavoce.runtime.session_drivers import Drivers
 from vivavoce.runtime.speaker_gate import SpeakerGate
 from vivavoce.runtime.tools import ServerTool, ToolOutcome
@@ -317,13 +317,13 @@ class Sessions:
         salt, context = self.new_id(6), self.context
         checkpoint = ticket.checkpoint if ticket else None
         if checkpoint:
-            opening = _opening_again(opening, checkpoint.session)
+            opening = opening_again(opening, checkpoint.session)
             settings = checkpoint.session
         else:
             settings = self.initial_settings(opening, salt)
-        _log_opened(settings, _asked_model(opening))
+        _log_opened(settings, asked_model(opening))
         drivers = Drivers(context, opening.who, self._is_busy, offer)
-        driver = drivers.first(_asked_model(opening))
+        driver = drivers.first(asked_model(opening))
         opened = _OpenSession(
             self._context,
             LiveSession(opening, self.live),
@@ -383,13 +383,20 @@ class Sessions:
                 self._empty.set()
 
     async def drain(self, seconds: float) -> None:
-        """Let turns and answers in progress end within this time; then end all sessions."""
+        """Let turns and answers in progress end within this time; then end all sessions.
+
+        A session whose client is away ends at once: nobody hears the rest of its answer, which is
+        finished where the client comes back to.
+        """
         self._draining = True
-        for runner in tuple(self._runners):
-            runner.post(DrainStarted())
+        for runner, opened in tuple(self._runners.items()):
+            if opened.ticket and opened.ticket.client_away:
+                _shut_down(runner)
+            else:
+                runner.post(DrainStarted())
         await self._wait_until_empty(seconds)
         for runner in tuple(self._runners):
-            runner.end(1012, "the server is shutting down", "shutdown")
+            _shut_down(runner)
         await self._wait_until_empty(CLOSE_TIMEOUT_S)
         if self._runners:
             log.warning("%d sessions did not end: an engine does not stop", len(self))
@@ -400,9 +407,9 @@ class Sessions:
         expires_at = int(self._wall_clock() + context.limits.max_seconds)
         salt = salt or self.new_id(6)
         offer, template = self._offer(opening), context.template
-        model = _asked_model(opening) or context.models.default_model
+        model = asked_model(opening) or context.models.default_model
         if voice := ruled_voice(context.voices, opening, context.owner_of(opening.who), model):
-            template = _with_voice(template, voice)
+            template = with_voice(template, voice)
         return begin(opening, template, offer, salt=salt, expires_at=expires_at)
 
     def direct_relay(self, opening: Opening) -> Relay | None:
@@ -410,7 +417,7 @@ class Sessions:
         does."""
         if opening.kind != "realtime":
             return None
-        relay = Drivers(self.context, opening.who, self._is_busy).relay(_asked_model(opening))
+        relay = Drivers(self.context, opening.who, self._is_busy).relay(asked_model(opening))
         return relay if relay is not None and relay.media == "direct" else None
 
     def new_id(self, size: int) -> str:
@@ -421,7 +428,7 @@ class Sessions:
     def _offer(self, opening: Opening) -> AvailableModels:
         """The options of a new session. Raises InvalidRequest for a model that its key forbids."""
         context = self.context
-        model = _asked_model(opening) or context.models.default_model
+        model = asked_model(opening) or context.models.default_model
         policy = self._policy(model)
         tools = [context.tools[name] for name in (policy.tools if policy else ())]
         served = context.models.served_by(model, "").model
@@ -439,7 +446,7 @@ class Sessions:
         return self.context.policies.get(self.context.models.served_by(model, "").model)
 
     def _moderator(self, opening: Opening, session_id: str) -> Moderator | None:
-        policy = self._policy(_asked_model(opening) or self.context.models.default_model)
+        policy = self._policy(asked_model(opening) or self.context.models.default_model)
         if policy is None or not policy.moderation:
             return None
         return Moderator(self.context.moderation[policy.moderation], session_id, opening.who)
@@ -464,25 +471,6 @@ def _session_of(start: SessionStart, models: AvailableModels, driver: Driver) ->
     )
 
 
-def _opening_again(opening: Opening, session: SessionObject) -> Opening:
-    """The request of a client that comes back to a session."""
-    if isinstance(session, RealtimeSession):
-        return msgspec.structs.replace(opening, kind="realtime", model=session.model, patch=None)
-    return msgspec.structs.replace(opening, kind="transcription", patch=None)
-
-
-def _with_voice(template: RealtimeSession, voice: str) -> RealtimeSession:
-    output = msgspec.structs.replace(template.audio.output, voice=voice)
-    audio = msgspec.structs.replace(template.audio, output=output)
-    return msgspec.structs.replace(template, audio=audio)
-
-
-def _asked_model(opening: Opening) -> str:
-    """The model that a client names: a short-lived key's settings take precedence."""
-    model = opening.patch.model if isinstance(opening.patch, RealtimePatch) else UNSET
-    return opening.model if model is UNSET else model
-
-
 def _log_opened(session: SessionObject, asked: str) -> None:
     """Log the model that serves a session, which for an unknown name is the default."""
     if not isinstance(session, RealtimeSession) or session.served_by is UNSET:
@@ -493,3 +481,7 @@ def _log_opened(session: SessionObject, asked: str) -> None:
         log.info(
             "%s opened, model %s in place of %.100r", session.id, session.served_by.model, asked
         )
+
+
+def _shut_down(runner: Runner) -> None:
+    runner.end(1012, "the server is shutting down", "shutdown")

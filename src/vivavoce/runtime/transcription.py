@@ -48,7 +48,8 @@ class AudioFeed:
         self._resampler = Resampler(RATE, sample_rate)
         self._taken = taken
         self._pcm = bytearray()
-        self._kept: bytearray | None = bytearray()
+        self._kept: list[bytes] | None = []  # what was taken; None: not all of it is kept
+        self._kept_bytes = 0
         self._more = Signal()
         self._complete = False
         self._ended = False
@@ -60,7 +61,7 @@ class AudioFeed:
     @property
     def so_far(self) -> bytes | None:
         """All audio that was fed, PCM at 24 kHz; None: it is not kept any more."""
-        return None if self._kept is None else bytes(self._kept + self._pcm)
+        return None if self._kept is None else b"".join((*self._kept, self._pcm))
 
     def set_rate(self, sample_rate: int) -> None:
         """The engine is known only now. Call it before any of the audio is read."""
@@ -85,7 +86,7 @@ class AudioFeed:
         """See ReplayableAudio."""
         if self._kept is None:
             return False
-        self._pcm[:0] = self._kept
+        self._pcm[:0] = b"".join(self._kept)
         self._kept = None
         self._resampler = Resampler(RATE, self._rate)
         self._ended = False
@@ -96,8 +97,9 @@ class AudioFeed:
         piece = bytes(self._pcm[:PIECE_BYTES])
         del self._pcm[:PIECE_BYTES]
         if self._kept is not None:
-            self._kept += piece
-            if len(self._kept) > KEPT_BYTES:
+            self._kept.append(piece)
+            self._kept_bytes += len(piece)
+            if self._kept_bytes > KEPT_BYTES:
                 self._kept = None
         return piece
 

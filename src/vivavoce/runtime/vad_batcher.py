@@ -83,6 +83,8 @@ class VadBatcher:
             raise ValueError(f"a VAD window must last {WINDOW * 1000 // RATE} ms")
         self._vad = vad
         self._convert = WindowResampler(RATE, vad.sample_rate, WINDOW)
+        # the audio of a batch; bytes of this size would be mapped and unmapped for each
+        self._sounds = np.empty((vad.max_batch, self._convert.history + WINDOW), np.int16)
         self._open = 0  # streams
         self._ready: dict[int, VadStream] = {}
         self._scored: deque[tuple[VadStream, int, float]] = deque()  # scores not delivered yet
@@ -172,8 +174,11 @@ class VadBatcher:
 
     def _windows(self, taken: list[tuple[int, bytes]]) -> Floats:
         """The windows at the sample rate of the engine, [n, window_samples]."""
-        samples = np.frombuffer(b"".join([sound for _, sound in taken]), "<i2")
-        return self._convert(samples.reshape(len(taken), -1))
+        sounds, at = self._sounds.data.cast("B"), 0
+        for _, sound in taken:
+            sounds[at : at + len(sound)] = sound
+            at += len(sound)
+        return self._convert(self._sounds[: len(taken)])
 
     def _scores(self, batch: list[VadStream], windows: Floats) -> Sequence[float | None]:
         """One score for each stream; None where the engine failed."""

@@ -8,7 +8,6 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
 
 from vivavoce.accounting import price_table
 from vivavoce.errors import SettingsError
@@ -20,6 +19,7 @@ from vivavoce.scenarios.judging import ChatClient
 from vivavoce.scenarios.report import ScenarioResult, as_html, as_junit, print_result
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
+from vivavoce.standard_streams import print_error
 from vivavoce.talk.client import endpoint, without_query
 from vivavoce.talk.options import DEFAULT_URL
 from vivavoce.testing.clips import ENGINE
@@ -78,9 +78,7 @@ def run_scenarios(
         if options.html is not None:
             _write(options.html, as_html(results, without_query(options.server)), "--html")
     except SettingsError as exc:
-        notes.print(
-            f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False, soft_wrap=True
-        )
+        print_error(notes, exc)
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -102,6 +102,40 @@ class _NotInTime(_BrokenOff):
     """What was awaited did not come."""
 
 
+class ScenarioMicrophone:
+    """Sends a chunk when its last sample would have been recorded: speech, or silence."""
+
+    def __init__(self, send: Callable[[Event], Awaitable[None]]) -> None:
+        self._send = send
+        self._speech: deque[bytes] = deque()  # chunks that are sent next
+        self._spoken = asyncio.Event()
+        self._closed = False
+
+    async def run(self) -> None:
+        """Until it is closed."""
+        loop = asyncio.get_running_loop()
+        due, silence = loop.time(), bytes(CHUNK_BYTES)
+        while not self._closed:
+            due += CHUNK_MS / 1000
+            await asyncio.sleep(due - loop.time())
+            chunk = self._speech.popleft() if self._speech else silence
+            await self._send(append_audio(chunk + bytes(CHUNK_BYTES - len(chunk))))
+            if not self._speech:
+                self._spoken.set()
+
+    async def speak(self, chunks: Iterable[bytes]) -> None:
+        """Wait until these are sent, or it is closed."""
+        self._speech.extend(chunks)
+        if not self._closed:
+            self._spoken.clear()
+        await self._spoken.wait()
+
+    def close(self) -> None:
+        """The connection is lost."""
+        self._closed = True
+        self._spoken.set()
+
+
 class _Conversation:
     """One connection and everything on it."""
 
@@ -121,8 +155,7 @@ class _Conversation:
         self._begun = self._loop.time()
         self._changed = asyncio.Event()
         self._lost = ""
-        self._speech: deque[bytes] = deque()  # chunks that the microphone sends next
-        self._spoken = asyncio.Event()
+        self._microphone = ScenarioMicrophone(self._send)
         self._words: dict[str, str] = {}  # of the answers that are given, by item
         self._tasks: asyncio.TaskGroup | None = None
         self._running_tools: set[asyncio.Task[None]] = set()
@@ -141,7 +174,7 @@ class _Conversation:
             self._tasks = tasks
             beside = [tasks.create_task(self._receive())]
             if self._scenario.is_spoken and self._target.real_time:
-                beside.append(tasks.create_task(self._microphone()))
+                beside.append(tasks.create_task(self._microphone.run()))
             try:
                 await self._converse()
             except (_BrokenOff, SettingsError, AudioError, EngineError) as exc:
@@ -243,14 +276,12 @@ class _Conversation:
         return await asyncio.to_thread(files.read, path, max_seconds=MAX_CLIP_SECONDS)
 
     async def _speak(self, pcm: bytes, turn: ScenarioTurn) -> None:
-        """Send speech to its end. Silence follows: see _microphone()."""
+        """Send speech to its end. Silence follows: see ScenarioMicrophone."""
         end_ms = speech_end_ms(pcm)
         self._recorder.user.append(SpokenStretch(turn.begun, pcm))
         chunks = [pcm[at : at + CHUNK_BYTES] for at in range(0, len(pcm), CHUNK_BYTES)]
         if self._target.real_time:
-            self._spoken.clear()
-            self._speech.extend(chunks)
-            await self._spoken.wait()
+            await self._microphone.speak(chunks)
             end = len(pcm) / BYTES_PER_MS if end_ms is None else end_ms
             turn.ended = turn.begun + end / 1000
             return
@@ -260,17 +291,6 @@ class _Conversation:
         silence = bytes(CHUNK_BYTES)
         for _ in range(TRAILING_MS // CHUNK_MS):
             await self._send(append_audio(silence))
-
-    async def _microphone(self) -> None:
-        """Send a chunk when its last sample would have been recorded: speech, or silence."""
-        due, silence = self._loop.time(), bytes(CHUNK_BYTES)
-        while not self._lost:
-            due += CHUNK_MS / 1000
-            await asyncio.sleep(due - self._loop.time())
-            chunk = self._speech.popleft() if self._speech else silence
-            await self._send(append_audio(chunk + bytes(CHUNK_BYTES - len(chunk))))
-            if not self._speech:
-                self._spoken.set()
 
     async def _wait_heard(self, step: ScenarioStep) -> None:
         """Wait until so much of the answer was heard."""
@@ -343,7 +363,7 @@ class _Conversation:
             frame = await self._connection.receive()
             if isinstance(frame, ConnectionLost):
                 self._lost = frame.reason
-                self._spoken.set()
+                self._microphone.close()
                 self._changed.set()
                 return
             event = decode(frame)

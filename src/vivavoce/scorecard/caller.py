@@ -17,9 +17,8 @@ import aiohttp
 import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_MS
-from vivavoce.errors import VoiceError
 from vivavoce.secret import Secret
-from vivavoce.talk.client import connect_error, error_message, without_query
+from vivavoce.talk.client import ServerLost, error_message, open_socket
 
 FRAME_MS: Final = 40
 MAX_ANSWER_S: Final = 3.0
@@ -45,10 +44,6 @@ _EVENTS: Final = {
     "response.output_audio.delta": "first_audio",
     "response.audio.delta": "first_audio",
 }
-
-
-class CallerLost(VoiceError):
-    """A caller of a scorecard was refused, disconnected or not answered. It counts as a failure."""
 
 
 @dataclass(slots=True)
@@ -128,11 +123,11 @@ class Caller:
         self._new.set()
 
     async def send(self, kind: str, **fields: Any) -> None:
-        """Send an event. Raises CallerLost."""
+        """Send an event. Raises ServerLost."""
         try:
             await self._socket.send_str(msgspec.json.encode({"type": kind, **fields}).decode())
         except (ConnectionError, aiohttp.ClientError) as exc:
-            raise CallerLost(f"the connection is lost: {exc}") from exc
+            raise ServerLost(f"the connection is lost: {exc}") from exc
 
     async def speak(self, pcm: bytes, *, until: str = "") -> float:
         """Send audio in real time, until a stage was seen if one is named; when it ended."""
@@ -150,7 +145,7 @@ class Caller:
         return time.perf_counter()
 
     async def turn(self) -> StageTimes:
-        """One turn and its answer. Raises CallerLost."""
+        """One turn and its answer. Raises ServerLost."""
         self._seen.clear()
         self._done.clear()
         self._usage = None
@@ -185,7 +180,7 @@ class Caller:
         """Milliseconds from the first sound over an answer to the server's word of it.
 
         That is speech_started, at which clients stop playing, or the end of the answer. Raises
-        CallerLost.
+        ServerLost.
         """
         self._seen.clear()
         self._done.clear()
@@ -212,21 +207,15 @@ class Caller:
     def _check(self, stage: str) -> None:
         if stage not in self._seen:
             missing = f"no {stage} within {self._target.timeout_s:g} s"
-            raise CallerLost(self._problem or missing)
+            raise ServerLost(self._problem or missing)
 
 
 @asynccontextmanager
 async def calling(http: aiohttp.ClientSession, target: BenchTarget) -> AsyncIterator[Caller]:
-    """A session that is set up. Raises CallerLost."""
+    """A session that is set up. Raises ServerLost."""
     key = target.api_key.reveal()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        async with asyncio.timeout(target.timeout_s):
-            socket = await http.ws_connect(target.url, headers=headers, max_msg_size=0)
-    except TimeoutError as exc:
-        raise CallerLost(f"no answer within {target.timeout_s:g} s") from exc
-    except (aiohttp.ClientError, OSError) as exc:
-        raise CallerLost(connect_error(without_query(target.url), exc)) from exc
+    socket = await open_socket(http, target.url, target.timeout_s, headers=headers, max_msg_size=0)
     caller = Caller(socket, target)
     reading = asyncio.create_task(caller.read())
     try:

@@ -15,12 +15,13 @@ from rich.table import Table
 from vivavoce.accounting import price_table
 from vivavoce.errors import AudioError, SettingsError
 from vivavoce.limits.connections import is_loopback
-from vivavoce.scorecard.caller import STAGES, BenchTarget, CallerLost
+from vivavoce.scorecard.caller import STAGES, BenchTarget
 from vivavoce.scorecard.load import LoadBounds, Scorecard, measured
 from vivavoce.scorecard.page import page
 from vivavoce.secret import Secret
 from vivavoce.settings import Settings
-from vivavoce.talk.client import endpoint
+from vivavoce.standard_streams import print_error
+from vivavoce.talk.client import ServerLost, endpoint
 from vivavoce.talk.demo import spoken_sentence
 
 MEASURED, MISSED, REFUSED = 0, 1, 2
@@ -77,10 +78,8 @@ def bench_servers(
         if options.json:
             text = msgspec.json.format(msgspec.json.encode(cards), indent=2).decode()
             _write(options.json, text, "--json")
-    except (SettingsError, AudioError, CallerLost) as exc:
-        notes.print(
-            f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False, soft_wrap=True
-        )
+    except (SettingsError, AudioError, ServerLost) as exc:
+        print_error(notes, exc)
         return REFUSED
     missed = missing(cards, options)
     for sentence in missed:
@@ -123,8 +122,8 @@ async def _measure(addresses: list[str], options: BenchOptions, notes: Console) 
 
         try:
             cards.append(await measured(target, bounds, prices, options.prices_of, note))
-        except CallerLost as exc:
-            raise CallerLost(f"{shown} is not measured: {exc}") from exc
+        except ServerLost as exc:
+            raise ServerLost(f"{shown} is not measured: {exc}") from exc
     return cards
 
 

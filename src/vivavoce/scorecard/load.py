@@ -11,9 +11,10 @@ import msgspec
 
 from vivavoce.limits.prices import NANO, PriceTable
 from vivavoce.protocol.responses import Usage
-from vivavoce.scorecard.caller import STAGES, BenchTarget, CallerLost, StageTimes, calling
+from vivavoce.scorecard.caller import STAGES, BenchTarget, StageTimes, calling
 from vivavoce.scorecard.figures import Spread, percentile, spread_of
 from vivavoce.session.effects import RecordUsage
+from vivavoce.talk.client import ServerLost
 from vivavoce.telemetry.rating import PriceRef, Rater, Tariff
 
 MAX_FAILED: Final = 0.05
@@ -99,7 +100,7 @@ async def measured(
     price_model: str,
     notes: Callable[[str], None],
 ) -> Scorecard:
-    """Measure a server. Raises CallerLost where the first caller is not answered."""
+    """Measure a server. Raises ServerLost where the first caller is not answered."""
     began = time.perf_counter()
     began_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     levels: list[LoadLevel] = []
@@ -113,7 +114,7 @@ async def measured(
             if sessions == 1:
                 alone = tally.times
                 if not alone:
-                    raise CallerLost(tally.failures[0] if tally.failures else level.problem)
+                    raise ServerLost(tally.failures[0] if tally.failures else level.problem)
             levels.append(level)
             sessions *= 2
             if level.problem:
@@ -162,7 +163,7 @@ async def _level(
                     caller.late.clear()
                     if time.perf_counter() >= until:
                         return
-        except CallerLost as exc:
+        except ServerLost as exc:
             tally.failures.append(str(exc))
 
     async with asyncio.TaskGroup() as group:
@@ -201,7 +202,7 @@ async def _interruptions(http: aiohttp.ClientSession, target: BenchTarget) -> li
         try:
             async with calling(http, target) as caller:
                 found.append(await caller.interrupt())
-        except CallerLost:
+        except ServerLost:
             continue
     return found
 

@@ -56,7 +56,7 @@ class Entry(msgspec.Struct):
     @property
     def audio_bytes(self) -> int:
         """The audio that is kept, PCM."""
-        answer = len(self.ledger.audio) if self.ledger else 0
+        answer = self.ledger.audio_bytes if self.ledger else 0
         return sum(map(len, self.recordings.values())) + answer
 
     def drop_audio(self) -> None:

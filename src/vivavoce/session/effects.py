@@ -412,15 +412,14 @@ ShellEffect: TypeAlias = (
     | CancelTool
     | RequestFallback
     | RequestEnd
-    | RecordUsage
-    | RecordDroppedAudio
-    | RecordRefusal
-    | RecordTurn
-    | RecordModel
     | Close
 )
 """The effects that the runner carries out itself."""
-Effect: TypeAlias = ShellEffect | CascadeEffect | RelayEffect
+ObserverEffect: TypeAlias = (
+    RecordUsage | RecordDroppedAudio | RecordRefusal | RecordTurn | RecordModel
+)
+"""The effects that are for observers alone."""
+Effect: TypeAlias = ShellEffect | ObserverEffect | CascadeEffect | RelayEffect
 
 
 class Ids:

@@ -260,10 +260,12 @@ def envelope(pcm: bytes, values: int | None = None) -> NDArray[np.float32]:
     """The level of each 20 ms of PCM at 24 kHz, in decibels; of the last `values` if given."""
     frame = 480
     samples = np.frombuffer(pcm[: len(pcm) // 2 * 2], "<i2")
-    frames = samples[: len(samples) // frame * frame].reshape(-1, frame).astype(np.float32)
+    frames = samples[: len(samples) // frame * frame].reshape(-1, frame)
     if values is not None:
         frames = frames[-values:] if values else frames[:0]
-    levels: NDArray[np.float32] = 10 * np.log10(np.square(frames).mean(axis=1) + 1.0)
+    # einsum converts as it goes: an array of all samples would be new memory each time
+    energies = np.einsum("ij,ij->i", frames, frames, dtype=np.float32)
+    levels: NDArray[np.float32] = 10 * np.log10(energies / frame + 1.0)
     return levels
 
 

@@ -22,8 +22,12 @@ class Ledger:
 
     def __init__(self) -> None:
         self._audio = bytearray()
-        self._pieces: list[bytes] = []  # after _audio: a long array is not extended for each
+        # after _audio: a long array is not extended for each, and a frame that is kept for clients
+        # that come back shares its audio
+        self._pieces: list[bytes] = []
         self.samples = 0
+        self.audio_bytes = 0
+        """The audio that is kept; 0 once it was dropped, while `samples` stays."""
         self.heard: int | None = None  # samples that were played; None: all of them
         self._words: list[SpokenWord] = []
         # the last result of save(): most ledgers do not change any more
@@ -31,16 +35,16 @@ class Ledger:
 
     @property
     def audio(self) -> bytearray:
-        """The audio that was kept; empty once it was dropped, while `samples` stays."""
+        """The audio that is kept."""
         self._join()
         return self._audio
 
     def add(self, audio: bytes, words: tuple[SpokenWord, ...]) -> None:
-        pieces = self._pieces
-        if pieces or len(self._audio) == self.samples * BYTES_PER_SAMPLE:  # else it was dropped
-            if len(pieces) == MAX_PIECES:
+        if self.audio_bytes == self.samples * BYTES_PER_SAMPLE:  # else it was dropped
+            if len(self._pieces) == MAX_PIECES:
                 self._join()
-            pieces.append(audio)
+            self._pieces.append(audio)
+            self.audio_bytes += len(audio)
         self.samples += len(audio) // BYTES_PER_SAMPLE
         if words:
             self._words.extend(words)
@@ -48,6 +52,7 @@ class Ledger:
     def drop_audio(self) -> None:
         """Keep only the words and the lengths."""
         self._pieces.clear()
+        self.audio_bytes = 0
         self._audio = bytearray()  # not clear(): of a large block that would keep a page
 
     def _join(self) -> None:

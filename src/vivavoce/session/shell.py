@@ -168,6 +168,11 @@ class Session:
         kHz."""
         return self._brain.position, self._shared.playback.samples
 
+    @property
+    def plays_until(self) -> float:
+        """When all audio of answers will have been played; infinite while the server plays."""
+        return self._shared.playback.until
+
     def begin(self) -> list[Effect]:
         """Send `session.created`, then whatever the brain starts with."""
         shared = self._shared

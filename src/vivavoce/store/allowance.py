@@ -75,23 +75,22 @@ class Allowances:
         """Remove an allowance from which nothing is taken; return the ids of its reservations."""
         return self._by_account.pop(account, Allowance()).ids
 
-    def take(self, charges: Iterable[Charge], now: float) -> str | None:
-        """Take amounts from allowances, all or none.
-
-        Returns the first budget whose allowance is too small; None: all were taken.
-        """
-        found = []
+    def lacking(self, charges: Iterable[Charge], now: float) -> str | None:
+        """The first budget whose allowance is too small for these amounts; None: there is none."""
         for charge in limited(charges):
             allowance = self._by_account.get(Account(charge.budget, charge.period))
             if allowance is None or now >= allowance.until:
                 return charge.budget
             if allowance.taken + charge.amount > allowance.amount:
                 return charge.budget
-            found.append((allowance, charge.amount))
-        for allowance, amount in found:
-            allowance.taken += amount
-            allowance.holds += 1
         return None
+
+    def take(self, charges: Iterable[Charge]) -> None:
+        """Take amounts from allowances, none of which is lacking."""
+        for charge in limited(charges):
+            allowance = self._by_account[Account(charge.budget, charge.period)]
+            allowance.taken += charge.amount
+            allowance.holds += 1
 
     def give_back(self, charges: Iterable[Charge]) -> None:
         """Return amounts that were taken and not used."""

@@ -42,6 +42,12 @@ ANSWER_TIMEOUT_S = 2.0
 unreachable."""
 OTHER_TIMEOUT_S = 5.0
 """... for any other operation, also while the server starts."""
+MAX_WAIT_S = 15.0
+"""How long a session that goes on waits for the store where no allowance pays, and then for one
+operation more. Nobody waits for it in silence, since its answers go on, and they are booked in any
+case. But in this time it may begin a response that its budget has no room for: so it is no longer
+than the store needs, after one answer of OTHER_TIMEOUT_S that did not come, to be found again and
+to answer."""
 MIN_RETRY_S, MAX_RETRY_S = 0.5, 5.0
 TEND_S = 5.0
 """How often allowances are renewed and given back, at least."""
@@ -92,6 +98,8 @@ class BufferedAccounts:
         self._to_release: set[str] = set()  # reservations that are, or may be, in the store
         self._reap_from = 0.0
         self._away_since: float | None = None
+        self._answers = asyncio.Event()  # while it does
+        self._answers.set()
         self._reason = StoreError("")
         self._recovering: asyncio.Task[None] | None = None
         self._tending: asyncio.Task[None] | None = None
@@ -148,37 +156,21 @@ class BufferedAccounts:
 
     # reservations
 
-    async def reserve(self, reservation: Reservation) -> str | None:
-        if self._away_since is None:
-            try:
-                refused = await self._reserve_stored(reservation)
-            except StoreError:
-                self._to_release.add(reservation.id)
-            else:
-                if refused is None:
-                    self._hold(reservation.id, _Held(reservation.charges, stored=True))
-                return refused
-        return self._reserve_here(reservation)
+    async def reserve(self, reservation: Reservation, *, waits: bool = False) -> str | None:
+        """waits: up to MAX_WAIT_S, because no user waits for it."""
+        if not waits:
+            return await self._reserve(reservation, ANSWER_TIMEOUT_S)
+        timeout = self._timeout_s(reservation.charges)
+        return await self._or_wait(lambda: self._reserve(reservation, timeout))
 
-    async def begin(self, reservation_id: str, row: UsageRow) -> None:
+    async def begin(self, reservation_id: str, row: UsageRow, *, waits: bool = False) -> None:
+        """waits: see reserve()."""
         held = self._held.get(reservation_id)
-        if self._away_since is None and (held is None or held.stored):
-            try:
-                await self._call(partial(self._store.begin, reservation_id, row), ANSWER_TIMEOUT_S)
-            except StoreError:
-                pass
-            else:
-                return
-        if held is None:
-            return
-        # The store does not know that the work has begun. It releases the reservation when the
-        # lease ends, and then other processes may reserve the same money. So it is taken from the
-        # allowance of this process as well.
-        if not held.from_allowance:
-            self._take_from_allowance(held.charges)
-            held.from_allowance = True
-        held.journaled = True
-        await self._usage.write_down(UsageEntry(row, held.charges, reservation_id, begun=True))
+        if not waits:
+            await self._begin(reservation_id, held, row, ANSWER_TIMEOUT_S)
+        else:
+            timeout = self._timeout_s(held.charges if held else ())
+            await self._or_wait(lambda: self._begin(reservation_id, held, row, timeout))
 
     async def settle(
         self, row: UsageRow, charges: Sequence[Charge], reservation_id: str = ""
@@ -266,6 +258,27 @@ class BufferedAccounts:
 
     # the store
 
+    async def _or_wait(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The result of an attempt, repeated when the store answers again. Raises StoreError."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + min(MAX_WAIT_S, self._settings.away_seconds)
+        while True:
+            try:
+                return await attempt()
+            except StoreError:
+                if clock() >= until:
+                    raise
+                try:
+                    async with asyncio.timeout_at(until):
+                        await self._answers.wait()
+                except TimeoutError:
+                    pass  # the last attempt, whose allowance may have been drawn meanwhile
+
+    def _timeout_s(self, charges: Sequence[Charge]) -> float:
+        """For an operation on these charges: without an allowance for them all depends on it."""
+        paid = self._allowances.lacking(charges, self._wall_clock()) is None
+        return ANSWER_TIMEOUT_S if paid else OTHER_TIMEOUT_S
+
     async def _call(
         self, operation: Callable[[], Awaitable[T]], timeout_s: float = OTHER_TIMEOUT_S
     ) -> T:
@@ -295,17 +308,51 @@ class BufferedAccounts:
                 del self._reserved[account]  # its period may be over
         return held
 
-    async def _reserve_stored(self, reservation: Reservation) -> str | None:
-        refused = await self._call(partial(self._store.reserve, reservation), ANSWER_TIMEOUT_S)
+    async def _reserve(self, reservation: Reservation, timeout_s: float) -> str | None:
+        if self._away_since is None:
+            try:
+                refused = await self._reserve_stored(reservation, timeout_s)
+            except StoreError:
+                self._to_release.add(reservation.id)
+            else:
+                if refused is None:
+                    self._hold(reservation.id, _Held(reservation.charges, stored=True))
+                return refused
+        return self._reserve_here(reservation)
+
+    async def _reserve_stored(self, reservation: Reservation, timeout_s: float) -> str | None:
+        refused = await self._call(partial(self._store.reserve, reservation), timeout_s)
         if refused is not None and await self._leases.give_up_unused(reservation.charges):
-            refused = await self._call(partial(self._store.reserve, reservation), ANSWER_TIMEOUT_S)
+            refused = await self._call(partial(self._store.reserve, reservation), timeout_s)
         return refused
+
+    async def _begin(
+        self, reservation_id: str, held: _Held | None, row: UsageRow, timeout_s: float
+    ) -> None:
+        if self._away_since is None and (held is None or held.stored):
+            try:
+                await self._call(partial(self._store.begin, reservation_id, row), timeout_s)
+            except StoreError:
+                pass
+            else:
+                return
+        if held is None:
+            return
+        # The store does not know that the work has begun. It releases the reservation when the
+        # lease ends, and then other processes may reserve the same money. So it is taken from the
+        # allowance of this process as well.
+        if not held.from_allowance:
+            self._take_from_allowance(held.charges)
+            held.from_allowance = True
+        held.journaled = True
+        await self._usage.write_down(UsageEntry(row, held.charges, reservation_id, begun=True))
 
     def _lose(self, exc: StoreError) -> None:
         self._reason = exc
         if self._away_since is not None:
             return
         self._away_since = self._wall_clock()
+        self._answers.clear()
         log.warning(
             "the store cannot be reached: %s; sessions with budgets go on for %d s at most, "
             "new ones are %s",
@@ -334,11 +381,12 @@ class BufferedAccounts:
         return full
 
     def _take_from_allowance(self, charges: Sequence[Charge]) -> None:
-        lacking = self._allowances.take(charges, self._wall_clock())
+        lacking = self._allowances.lacking(charges, self._wall_clock())
         if lacking is not None:
             raise StoreError(
                 f"the store cannot be reached, and the allowance of {lacking} is used up"
             )
+        self._allowances.take(charges)
 
     def _check_open(self) -> None:
         """Raise StoreError where nothing new may begin."""
@@ -399,6 +447,7 @@ class BufferedAccounts:
             self._lose(exc)
             return False
         since, self._away_since = self._away_since, None
+        self._answers.set()
         if since is not None:
             now = self._wall_clock()
             self._reap_from = now + REAP_PAUSE_S

@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 from aiohttp import WSMsgType
 
-from vivavoce.errors import SettingsError
+from vivavoce.errors import SettingsError, VoiceError
 from vivavoce.secret import Secret
 from vivavoce.talk.options import DEFAULT_MODEL, Timeouts
 
@@ -229,30 +229,56 @@ class WebSocketConnection:
                 return ConnectionLost(self._lost or "the server closed the connection")
 
 
+class ServerLost(VoiceError):
+    """A server refuses the connection, has ended it, or does not answer. The message says why."""
+
+    status: int | None = None
+    """The HTTP status with which it refused the connection."""
+
+
+async def open_socket(
+    http: aiohttp.ClientSession, address: str, timeout_s: float, **options: Any
+) -> aiohttp.ClientWebSocketResponse:
+    """A WebSocket to `address`. Raises ServerLost, which says what to do.
+
+    options: of ClientSession.ws_connect().
+    """
+    place = without_query(address)
+    try:
+        async with asyncio.timeout(timeout_s):
+            socket: aiohttp.ClientWebSocketResponse = await http.ws_connect(address, **options)
+    except TimeoutError as exc:
+        raise ServerLost(
+            f"no server answers at {place} within {timeout_s:g} s; is the address right?"
+        ) from exc
+    except (aiohttp.ClientError, OSError, ValueError) as exc:
+        lost = ServerLost(connect_error(place, exc))
+        if isinstance(exc, aiohttp.WSServerHandshakeError):
+            lost.status = exc.status
+        raise lost from exc
+    return socket
+
+
 @asynccontextmanager
 async def connect(
     address: str, api_key: Secret, timeouts: Timeouts
 ) -> AsyncIterator[WebSocketConnection]:
     """A connection to `address`. Raises SettingsError, which says what to do, if it fails."""
     headers = {"Authorization": f"Bearer {api_key.reveal()}"} if api_key else {}
-    place = without_query(address)
     async with AsyncExitStack() as stack:
         timeout = aiohttp.ClientTimeout(total=None)
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
         try:
-            async with asyncio.timeout(timeouts.connect):
-                socket = await http.ws_connect(
-                    address,
-                    headers=headers,
-                    max_msg_size=MAX_FRAME_BYTES,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=timeouts.close),
-                )
-        except TimeoutError as exc:
-            raise SettingsError(
-                f"no server answers at {place} within {timeouts.connect:g} s; is the address right?"
-            ) from exc
-        except (aiohttp.ClientError, ValueError) as exc:
-            raise SettingsError(connect_error(place, exc)) from exc
+            socket = await open_socket(
+                http,
+                address,
+                timeouts.connect,
+                headers=headers,
+                max_msg_size=MAX_FRAME_BYTES,
+                timeout=aiohttp.ClientWSTimeout(ws_close=timeouts.close),
+            )
+        except ServerLost as exc:
+            raise SettingsError(str(exc)) from exc
         stack.push_async_callback(socket.close)
         yield WebSocketConnection(socket, timeouts)
 

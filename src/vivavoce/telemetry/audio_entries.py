@@ -9,10 +9,9 @@ from typing import Any, Final, TypeAlias
 
 from vivavoce.protocol.client import InputAudioAppend
 from vivavoce.protocol.server import OutputAudioDelta
-from vivavoce.session.effects import Effect, FeedAudio, RunVad, Send
+from vivavoce.session.effects import FeedAudio, RunVad, Send
 from vivavoce.session.facts import (
     AudioGenerated,
-    Fact,
     Received,
     TranscriptionKey,
     VadScores,
@@ -23,14 +22,6 @@ AudioEntry: TypeAlias = tuple[int, float, Any, Any, Any, Any, Any]
 WIDTH: Final = 7
 SCORE, APPEND, PIECE = range(3)
 """Entries of the facts VadScores, Received and AudioGenerated."""
-
-
-def audio_entry(fact: Fact, effects: list[Effect], now: float) -> AudioEntry | None:
-    """The values of an entry; None: there is more in it."""
-    made = _MADE.get(type(fact))
-    if made is None or len(effects) > 1:
-        return None
-    return made(fact, effects[0] if effects else None, now)
 
 
 def _score(fact: Any, effect: Any, now: float) -> AudioEntry | None:
@@ -63,11 +54,13 @@ def _piece(fact: Any, effect: Any, now: float) -> AudioEntry | None:
     return PIECE, now, event.response_id, size, event.event_id, event.item_id, event.output_index
 
 
-_MADE: dict[type, Callable[[Any, Any, float], AudioEntry | None]] = {
+AUDIO_ENTRY: Final[dict[type, Callable[[Any, Any, float], AudioEntry | None]]] = {
     VadScores: _score,
     Received: _append,
     AudioGenerated: _piece,
 }
+"""By type of fact: makes the entry of a fact and its one effect, or None; None: there is more in
+it."""
 
 
 def entries_of(

@@ -32,11 +32,13 @@ _FIELDS = ("at", "fact", "fields", "effects", "levels")
 class EntryLog:
     """Entries in the order in which they came, the oldest of which may be dropped."""
 
-    def __init__(self, shrink: Callable[[], None], *, audio: bool) -> None:
-        """shrink: called when a block is complete. audio: whether the audio of frames is kept."""
+    def __init__(self, grew: Callable[[int], None], *, audio: bool) -> None:
+        """grew: called with growth() when a block is complete. audio: whether the audio of frames
+        is kept."""
         self.bytes = 0
         """In memory."""
-        self._shrink = shrink
+        self._counted_bytes = 0  # of them, by growth()
+        self._grew = grew
         self._audio = audio
         self._encode = msgspec.msgpack.Encoder().encode
         self._block: list[bytes] = []
@@ -56,7 +58,7 @@ class EntryLog:
         self._append(entry, 1)
 
     def add_audio(self, entry: AudioEntry) -> None:
-        """See audio_entry()."""
+        """See AUDIO_ENTRY."""
         if self._run:
             self._keep_run()
         self._audio_run += entry
@@ -82,7 +84,13 @@ class EntryLog:
             return 0
         count, block = self._blocks.pop(0)
         self.bytes -= len(block)
+        self._counted_bytes -= len(block)
         return count
+
+    def growth(self) -> int:
+        """Bytes that have come since the last call; a block that was dropped had been counted."""
+        grown, self._counted_bytes = self.bytes - self._counted_bytes, self.bytes
+        return grown
 
     def blocks(self) -> list[bytes]:
         """For decoded(), the oldest first."""
@@ -125,7 +133,7 @@ class EntryLog:
         # calls that began together are not compressed together
         self._full_bytes = BLOCK_BYTES if len(self._blocks) > 1 else randrange(*_SECOND)
         self._forms = [None, None]  # each block has its own: those before it may be dropped
-        self._shrink()
+        self._grew(self.growth())
 
 
 def decoded(block: bytes) -> Iterator[dict[str, Any]]:

@@ -9,8 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, Self, TypeVar
 
 import msgspec
@@ -22,6 +21,7 @@ from vivavoce.session.facts import AccessEnded
 from vivavoce.session.limits import SessionLimits
 from vivavoce.store.base import Charge, RecordKind, Reservation, UsageRow
 from vivavoce.store.buffered import BufferedAccounts
+from vivavoce.telemetry.booking import Booking
 from vivavoce.telemetry.rating import Rater, Tariff
 
 log = logging.getLogger(__name__)
@@ -34,15 +34,7 @@ it."""
 RENEW_S = 20.0
 REFRESH_S = 5.0
 """How often keys, users and budgets are read again."""
-BOOK_INTERVAL_S = 0.25
-"""How long rows that cost nothing are collected, so that one commit serves all sessions."""
-MAX_ROWS = 10_000
-"""Such rows that wait for a store which is too slow."""
-CLOSE_TIMEOUT_S = 5.0
-"""At shutdown, for what is not booked yet."""
 DEFAULT_WARN_AT = SessionLimits().warn_at
-MAX_JOBS = 1_000
-"""Rows of one session that wait for a slow store."""
 QUOTA_CLOSE = 4002
 """A WebSocket close code on which no SDK connects again."""
 STORE_LOST = AccessEnded("store_unavailable", "The budget store cannot be reached.", 1011)
@@ -54,41 +46,6 @@ _TYPES: Mapping[RecordKind, type[msgspec.Struct]] = {
     "team": Team,
     "budget": Budget,
 }
-
-Job = Callable[[], Awaitable[None]]
-
-
-class Jobs:
-    """A queue of operations on the store, performed in order."""
-
-    def __init__(self, tasks: set[asyncio.Task[None]]) -> None:
-        self._tasks = tasks
-        # mostly none or one; an empty deque would take 760 bytes for each session
-        self._jobs: list[Job] = []
-        self._running = False
-
-    def add(self, job: Job) -> None:
-        """Never waits."""
-        self._jobs.append(job)
-        if len(self._jobs) > MAX_JOBS:
-            del self._jobs[1]  # the first one is being performed
-            log.error("the store is too slow: usage is lost")
-        if not self._running:
-            self._running = True
-            task = asyncio.create_task(self._run())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _run(self) -> None:
-        try:
-            while self._jobs:
-                try:
-                    await self._jobs[0]()
-                except Exception:
-                    log.exception("usage could not be booked")
-                del self._jobs[0]
-        finally:
-            self._running = False
 
 
 class Holder(Protocol):
@@ -123,6 +80,7 @@ class Metering:
     ) -> None:
         """keys: those of the settings, which the store does not hold. The store is entered."""
         self.store = store
+        self.booking = Booking(store, self._on_booked)
         self.rater = Rater(prices, tariffs)
         self.wall_clock = wall_clock
         self.directory = Directory(keys)
@@ -142,9 +100,6 @@ class Metering:
         self._holders: set[Holder] = set()
         self._leases: set[str] = set()
         self._seats: set[str] = set()
-        self._rows: deque[UsageRow] = deque()  # rows that cost nothing and were not booked yet
-        self._booking: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -158,11 +113,7 @@ class Metering:
         if self._ticking is not None:
             self._ticking.cancel()
             await asyncio.wait((self._ticking,))
-        await self._finish_tasks()
-        if self._booking is not None:
-            self._booking.cancel()
-            self._start_booking()
-            await self._finish_tasks()
+        await self.booking.close()
 
     async def replace(
         self, prices: PriceTable, tariffs: Mapping[str, Tariff], keys: Iterable[ApiKey]
@@ -181,10 +132,6 @@ class Metering:
                 holder.end_access(
                     AccessEnded("invalid_api_key", "The key was revoked.", UNAUTHORIZED_CLOSE)
                 )
-
-    def jobs(self) -> Jobs:
-        """A new queue of work on the store."""
-        return Jobs(self._tasks)
 
     def add(self, holder: Holder) -> None:
         self._holders.add(holder)
@@ -228,16 +175,18 @@ class Metering:
         """Of this process."""
         return len(self._leases)
 
-    async def reserve(self, charges: tuple[Charge, ...], *, opens: bool = False) -> str:
+    async def reserve(
+        self, charges: tuple[Charge, ...], *, opens: bool = False, waits: bool = False
+    ) -> str:
         """Reserve amounts; return the id of the reservation.
 
         Raises QuotaExceeded, and StoreError. opens: for a session or a request that has not begun
-        yet.
+        yet. waits: see BufferedAccounts.
         """
         id_ = f"rsv_{secrets.token_hex(12)}"
         until = self.wall_clock() + LEASE_S
         reservation = Reservation(id=id_, charges=charges, lease_until=until, opens=opens)
-        refused = await self.store.reserve(reservation)
+        refused = await self.store.reserve(reservation, waits=waits)
         if refused is not None:
             raise self._refused(refused)
         self._leases.add(id_)
@@ -277,51 +226,20 @@ class Metering:
     ) -> None:
         """Book a row.
 
-        A row that costs nothing, and is charged to no budget, is booked with others within
-        BOOK_INTERVAL_S: a commit in the middle of a turn would delay the answer.
+        A row that costs nothing, and is charged to no budget, is booked later, with others: a
+        commit in the middle of a turn would delay the answer.
         """
         if not (charges or reservation_id or row.nano_usd):
-            self._book_later(row)
+            self.booking.add(row)
             return
         first = await self.store.settle(row, charges, reservation_id)
         self._leases.discard(reservation_id)
         if first:
-            for seen in self.on_row:
-                seen(row)
+            self._on_booked(row)
 
-    async def flush(self) -> None:
-        """Book the rows that are collected."""
-        while self._rows:
-            rows = tuple(self._rows)
-            new = await self.store.book(rows)
-            for row in rows:
-                if self._rows and self._rows[0] is row:  # else booked meanwhile, or dropped
-                    self._rows.popleft()
-            for row in new:
-                for seen in self.on_row:
-                    seen(row)
-
-    def _book_later(self, row: UsageRow) -> None:
-        if len(self._rows) >= MAX_ROWS:
-            self._rows.popleft()
-            log.error("the store is too slow: usage is lost")
-        self._rows.append(row)
-        if self._booking is None:
-            loop = asyncio.get_running_loop()
-            self._booking = loop.call_later(BOOK_INTERVAL_S, self._start_booking)
-
-    def _start_booking(self) -> None:
-        self._booking = None
-        self.jobs().add(self.flush)
-
-    async def _finish_tasks(self) -> None:
-        if self._tasks:
-            _, late = await asyncio.wait(tuple(self._tasks), timeout=CLOSE_TIMEOUT_S)
-            for task in late:
-                task.cancel()
-            if late:
-                log.error("usage of %d sessions was not booked: the store is too slow", len(late))
-                await asyncio.wait(late)
+    def _on_booked(self, row: UsageRow) -> None:
+        for seen in self.on_row:
+            seen(row)
 
     async def is_low(self, budgets: Iterable[Budget]) -> bool:
         """Whether most of any budget is spent or reserved, by `warn_at`; False if that is

@@ -25,7 +25,7 @@ from vivavoce.session.facts import Fact, VadScores
 from vivavoce.session.limits import SessionLimits
 from vivavoce.session.options import AvailableModels, EngineNames
 from vivavoce.session.shell import SessionStart
-from vivavoce.telemetry.audio_entries import PIECE, audio_entry
+from vivavoce.telemetry.audio_entries import AUDIO_ENTRY, PIECE
 from vivavoce.telemetry.entry_log import EntryLog, decoded
 from vivavoce.telemetry.faults import FaultWatch
 from vivavoce.telemetry.recording import (
@@ -133,7 +133,7 @@ class RecordedCall:
         self._levels = None if self._audio else OnsetLevels()
         self._watch = FaultWatch(start.settings, recorder.settings.silent_seconds)
         self._now = start.now
-        self._log = EntryLog(recorder.shrink, audio=self._audio)
+        self._log = EntryLog(recorder.grew, audio=self._audio)
         self._add = self._log.add
 
     @property
@@ -151,14 +151,17 @@ class RecordedCall:
         self._now = now
         try:
             levels: Any = ()
-            if fact is not None and self._levels is not None:
+            if self._levels is not None:
                 if type(fact) is VadScores:
                     levels = self._levels.scored(fact)
                 else:
                     for effect in effects:
                         if type(effect) is RunVad:
                             self._levels.add(effect)
-                if not (levels or self._relays) and (entry := audio_entry(fact, effects, now)):
+            made = None if levels or self._audio or self._relays else AUDIO_ENTRY.get(type(fact))
+            if made and len(effects) <= 1:
+                entry = made(fact, effects[0] if effects else None, now)
+                if entry is not None:
                     self._log.add_audio(entry)
                     if self._watch.due_since is not None:
                         self._watch.on_audio(now, answered=entry[0] == PIECE)
@@ -291,6 +294,10 @@ class RecordedCall:
         """In memory."""
         return self._log.bytes
 
+    def growth(self) -> int:
+        """By how many bytes it has grown since the last time that the recorder was told."""
+        return self._log.growth()
+
 
 def _plain_limits(limits: SessionLimits) -> SessionLimits:
     """Without the settings of a server that may stand beside the limits."""
@@ -343,6 +350,8 @@ class Recorder:
         self._past: deque[RecordedCall] = deque()
         self._waiting: asyncio.Queue[RecordedCall] = asyncio.Queue(MAX_WAITING)
         self._writes = False
+        self.bytes = 0
+        """The memory of all calls, as it was when each of them completed a block."""
 
     def begin(self, start: SessionStart) -> RecordedCall:
         """Record a session."""
@@ -356,28 +365,28 @@ class Recorder:
             del self._live[call.id]
         self._past.append(call)
         while len(self._past) > self.settings.sessions:
-            self._past.popleft()
-        self.shrink()
+            self._drop_oldest()
+        self.grew(call.growth())
         if any(fault.kind in self.settings.write_on for fault in call.faults):
             self._write_later(call)
 
-    def shrink(self) -> None:
-        """Drop the oldest calls, then the oldest parts of the longest, down to memory_mb."""
+    def grew(self, size: int) -> None:
+        """A call has grown by so many bytes: drop the oldest calls, then the oldest parts of the
+        longest, down to memory_mb."""
+        self.bytes += size
         most = self.settings.memory_mb * 1024 * 1024
-        total = self.bytes
-        while total > most and self._past:
-            total -= self._past.popleft().bytes
-        while total > most:
+        while self.bytes > most and self._past:
+            self._drop_oldest()
+        while self.bytes > most:
             longest = max(self._live.values(), key=lambda call: call.bytes)
             before = longest.bytes
             if not longest.drop_block():
                 break
-            total -= before - longest.bytes
+            self.bytes -= before - longest.bytes
 
-    @property
-    def bytes(self) -> int:
-        """The memory of all calls."""
-        return sum(call.bytes for call in self._calls())
+    def _drop_oldest(self) -> None:
+        call = self._past.popleft()
+        self.bytes += call.growth() - call.bytes
 
     def calls(self) -> list[CallSummary]:
         """The newest first."""

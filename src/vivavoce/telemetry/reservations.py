@@ -45,6 +45,8 @@ class SessionAccount:
         self.budgets: tuple[Budget, ...] = ()
         self.opens = False
         """Whether the session has not begun yet."""
+        self.waits = False
+        """Whether it may wait for a slow store: not while a client waits for its session."""
 
     @property
     def now(self) -> float:
@@ -71,7 +73,7 @@ class SessionAccount:
     async def hold_charges(self, charges: tuple[Charge, ...], nano_usd: int = 0) -> Held:
         """Raises QuotaExceeded, and StoreError."""
         at = self.now
-        id_ = await self.service.reserve(charges, opens=self.opens)
+        id_ = await self.service.reserve(charges, opens=self.opens, waits=self.waits)
         return Held(id_, charges, at, nano_usd)
 
     async def settle(self, row: UsageRow, amounts: dict[Unit, int], held: Held | None) -> None:
@@ -136,7 +138,7 @@ class ResponseReservations:
         row = account.row(
             response_id, "response", account.model, self._at_most(held), confirmed=False
         )
-        await account.service.store.begin(held.id, row)
+        await account.service.store.begin(held.id, row, waits=account.waits)
         self._open[response_id], self._next = held, None
 
     async def book(self, record: RecordUsage, rated: Rated) -> None:
@@ -250,7 +252,7 @@ class SessionTime:
                 continue
             self._held, self._ends_at = held, now + seconds
             row = account.row(self._id, "session", account.model, rated, confirmed=False)
-            await account.service.store.begin(held.id, row)
+            await account.service.store.begin(held.id, row, waits=account.waits)
             return
 
     async def _book(self, until: float) -> None:

@@ -68,7 +68,7 @@ class SessionMeter:
         self._responses = ResponseReservations(self._account, _max_output(settings))
         self._time = SessionTime(self._account)
         self._seat = ""  # the id of a place among the sessions that the key may have
-        self._jobs = service.jobs()
+        self._jobs = service.booking.jobs()
         self._entered = False
         self._used: dict[str, UsageTotals] = {}  # by model
         self._warned = False  # that most of a budget is spent
@@ -119,7 +119,7 @@ class SessionMeter:
             raise
         finally:
             account.opens = False
-        self._entered = True
+        self._entered = account.waits = True
         service.add(self)
 
     def on(self, fact: Fact | None, effects: list[Effect], now: float) -> None:

@@ -1,18 +1,17 @@
 """The peer of a session that outlives its connections: it keeps frames, so that none is lost."""
 
 import asyncio
-import secrets
-from collections.abc import Iterable
 
 from vivavoce.protocol.audio_frames import AudioForm, PassedAudio, framed, is_exact
-from vivavoce.protocol.codec import GA
-from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, SessionCreated
+from vivavoce.protocol.codec import encode
+from vivavoce.protocol.server import AnyServerEvent, OutputAudioDelta, SessionCreated
 from vivavoce.protocol.wire import Frame
-from vivavoce.runtime.resume import TAKEN_OVER_CLOSE, Ticket
+from vivavoce.runtime.client_errors import TAKEN_OVER, TAKEN_OVER_CLOSE, taken_over
+from vivavoce.runtime.resume import Ticket
 from vivavoce.runtime.runner import Runner
 from vivavoce.runtime.tasks import Signal
 from vivavoce.session.facts import Disconnected
-from vivavoce.transports.send_queue import WRITABLE_BYTES, SendQueue
+from vivavoce.transports.send_queue import WRITABLE_BYTES, FrameSource, SendQueue
 
 KEPT_S = 10  # how long a frame is kept in case that it has to be sent again, and up to ...
 DROP_PAUSE_S = 1  # ... longer: frames of a second are dropped together
@@ -26,10 +25,11 @@ _LOOK_BYTES = 256  # the first characters of a frame, which contain its event_id
 class History:
     """The text frames that a client was sent last. Positions count the frames of a session.
 
-    A relay adds 25 a second. Of a frame of audio its parts are kept: the audio is also that of the
-    session, and a frame of it would take memory that was not touched before, which costs more time
-    than all else here. No tuple and no time is kept of each, because the garbage collector would
-    visit the tuples of all sessions in one step.
+    A session that speaks adds 25 a second. Of a frame of audio the event is kept, or its parts in a
+    relay: the audio is also that of the session, and a frame of it would take memory that was not
+    touched before, which costs more time than all else here. No tuple and no time is kept of each,
+    because the garbage collector would visit the tuples of all sessions in one step; an event of
+    audio it does not visit.
     """
 
     def __init__(self) -> None:
@@ -38,8 +38,9 @@ class History:
         self.held = False
         """Whether no client is connected: then no frame is dropped."""
         # three lists, because an empty deque takes 760 bytes
-        self._kept: list[bytes] = []  # frames, and the audio of frames whose parts are kept
-        self._ids: list[bytes] = []  # the event_id of such frames, else b""
+        # frames, the audio of frames whose parts are kept, and events
+        self._kept: list[bytes | OutputAudioDelta] = []
+        self._ids: list[bytes] = []  # the event_id of frames whose parts are kept, else b""
         self._forms: list[AudioForm | None] = []  # and their form
         self._ends: list[int] = []  # what `end` was in each of the last seconds, while any is kept
         self._bytes = 0
@@ -56,17 +57,18 @@ class History:
     def is_full(self) -> bool:
         return self._bytes > MAX_HELD_BYTES
 
-    def add(self, frame: bytes, audio: PassedAudio | None = None) -> None:
-        """audio: what the frame says, if that is known."""
-        if audio is not None and is_exact(audio[2]):
-            form, event_id, frame = audio
-            self._forms.append(form)
-            self._ids.append(event_id)
-        else:
-            self._forms.append(None)
-            self._ids.append(b"")
-        self._kept.append(frame)
-        self._bytes += len(frame)
+    def add(self, frame: bytes, source: FrameSource = None) -> None:
+        """source: what the frame says, if that is known."""
+        kept: bytes | OutputAudioDelta = frame
+        form, event_id = None, b""
+        if type(source) is OutputAudioDelta:
+            kept = source
+        elif type(source) is tuple and is_exact(source[2]):
+            form, event_id, kept = source
+        self._forms.append(form)
+        self._ids.append(event_id)
+        self._kept.append(kept)
+        self._bytes += _size(kept)
         self.end += 1
         if self._bytes > MAX_KEPT_BYTES and not self.held:
             self._drop()
@@ -118,27 +120,35 @@ class History:
     def _drop(self) -> None:
         count, left = 0, self._bytes
         while left > MAX_KEPT_BYTES and count < len(self._kept) - 1:
-            left -= len(self._kept[count])
+            left -= _size(self._kept[count])
             count += 1
         self._drop_first(count)
 
     def _drop_first(self, count: int) -> None:
         if count:
             self._dropped = self._beginning(count - 1)
-        self._bytes -= sum(map(len, self._kept[:count]))
+        self._bytes -= sum(map(_size, self._kept[:count]))
         del self._kept[:count], self._ids[:count], self._forms[:count]
 
     def _frame(self, n: int) -> bytes:
-        form = self._forms[n]
-        return self._kept[n] if form is None else framed((form, self._ids[n], self._kept[n]))
+        kept, form = self._kept[n], self._forms[n]
+        if isinstance(kept, OutputAudioDelta):
+            return encode(kept)
+        return kept if form is None else framed((form, self._ids[n], kept))
 
     def _beginning(self, n: int) -> bytes:
         """What contains the event_id of a frame."""
-        form = self._forms[n]
+        kept, form = self._kept[n], self._forms[n]
+        if isinstance(kept, OutputAudioDelta):
+            return f'"{kept.event_id}"'.encode()
         if form is None:
-            return self._kept[n][:_LOOK_BYTES]
+            return kept[:_LOOK_BYTES]
         before, after, _ = form
         return b"".join((before, self._ids[n], after))[:_LOOK_BYTES]
+
+
+def _size(kept: bytes | OutputAudioDelta) -> int:
+    return len(kept if isinstance(kept, bytes) else kept.delta)
 
 
 class ResumableLink:
@@ -146,7 +156,6 @@ class ResumableLink:
 
     def __init__(self, ticket: Ticket, queue: SendQueue) -> None:
         self._ticket = ticket
-        self._protocol = GA()
         self._history = History()
         self._queue: SendQueue | None = queue
         self._base = 0  # position of the first frame of the queue
@@ -168,13 +177,13 @@ class ResumableLink:
         if self._queue is not None:
             self._queue.send(event)
         else:
-            self._hold(self._protocol.encode(event))
+            self._hold(encode(event), event)
 
     def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
         if self._queue is not None:
             self._queue.send_raw(data, audio)
         else:
-            self._hold((Frame("text", data),))
+            self._hold(data, audio)
 
     @property
     def is_writable(self) -> bool:
@@ -231,6 +240,7 @@ class ResumableLink:
         queue.send_frames(frames)
         queue.on_frame = self._history.add
         self._queue, self._base = queue, position - 1
+        self._ticket.client_away = False
         self._history.release()
         self._changed.set()
         return True
@@ -250,25 +260,22 @@ class ResumableLink:
         if runner is None or code in CLIENT_CLOSES or not grace_s or gap:
             self._end(code)
         else:
+            self._ticket.client_away = True
             self._timer = asyncio.get_running_loop().call_later(grace_s, self._end, code)
 
     def _end(self, code: int) -> None:
         if self._ticket.runner is not None:
             self._ticket.runner.post(Disconnected(code))
 
-    def _hold(self, frames: Iterable[Frame]) -> None:
+    def _hold(self, frame: bytes, source: FrameSource) -> None:
         if self._closed:
             return
-        for frame in frames:
-            self._history.add(frame.data)
-            self._unsent_bytes += len(frame.data)
+        self._history.add(frame, source)
+        self._unsent_bytes += len(frame)
         if self._history.is_full:
             self._end(LOST)
 
     def _tell_older(self, queue: SendQueue) -> None:
         queue.on_frame = None
-        body = ErrorBody(
-            code="session_taken_over", message="Another client has resumed this conversation."
-        )
-        queue.send(ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body))
-        queue.close(TAKEN_OVER_CLOSE, "session_taken_over")
+        queue.send(taken_over())
+        queue.close(TAKEN_OVER_CLOSE, TAKEN_OVER)

@@ -9,7 +9,7 @@ Rules:
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from aiohttp import ClientConnectionError, WSMsgType
 
@@ -31,6 +31,9 @@ _MAX_REASON_BYTES = 123  # RFC 6455, 5.5
 _OPCODES = {"text": WSMsgType.TEXT, "binary": WSMsgType.BINARY}
 _NUMBERS = {"text": TEXT, "binary": BINARY}
 LOST = 1006  # RFC 6455, 7.4.1: never on the wire
+
+FrameSource: TypeAlias = PassedAudio | AnyServerEvent | None
+"""What a frame was made from, or is the same as; None: not known."""
 
 
 class Socket(Protocol):
@@ -63,8 +66,9 @@ class SendQueue:
 
         None: write() writes all frames.
         """
-        self.on_frame: Callable[[bytes, PassedAudio | None], None] | None = None
-        """Called with the data of each frame, in order, when it is to be sent."""
+        self.on_frame: Callable[[bytes, FrameSource], None] | None = None
+        """Called with the data of each frame, in order, when it is to be sent, and with what it
+        says, if that is known."""
         self._protocol = protocol
         self._send_now = send_now
         self._socket = socket
@@ -106,11 +110,11 @@ class SendQueue:
         if self._closing is not None:
             return
         if self._protocol.is_ga:
-            self.send_raw(encode(event))
+            self.send_raw(encode(event), event)
         else:
             self.send_frames(self._protocol.encode(event))
 
-    def send_raw(self, data: bytes, audio: PassedAudio | None = None) -> None:
+    def send_raw(self, data: bytes, source: FrameSource = None) -> None:
         """Send a server event that is GA JSON already: unchanged if the client speaks GA.
 
         For another protocol it is translated; an unknown event is left out.
@@ -120,7 +124,7 @@ class SendQueue:
             if direct and direct(data, TEXT):
                 self._sent += 1
                 if on_frame := self.on_frame:
-                    on_frame(data, audio)
+                    on_frame(data, source)
                 return
             self.send_frames((Frame("text", data),))
         elif (event := read_server_event(data)) is not None:

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from vivavoce.errors import AudioError, EngineError, SettingsError
 from vivavoce.settings import Settings
+from vivavoce.standard_streams import print_error
 from vivavoce.voices.report import as_csv, as_html, print_ranking
 from vivavoce.voices.speaking import Speakers, spoken_clips
 from vivavoce.voices.study import (
@@ -104,9 +105,7 @@ def report_voices(
 
 
 def _refuse(exc: Exception, notes: Console) -> int:
-    notes.print(
-        f"[bold red]vivavoce:[/bold red] {escape(str(exc))}", highlight=False, soft_wrap=True
-    )
+    print_error(notes, exc)
     return REFUSED
 
 
@@ -119,7 +118,9 @@ async def _rate(settings: Settings, options: RateOptions, console: Console, note
             _note_left_out(speakers, notes)
             if options.list_voices:
                 for voice in voices:
-                    console.print(voice.label, markup=False, highlight=False)
+                    names = ", ".join(speakers.aliases(voice.engine, voice.voice))
+                    line = f"{voice.label} (also named {names})" if names else voice.label
+                    console.print(line, markup=False, highlight=False, soft_wrap=True)
                 return DONE
             await _make(options, speakers, voices, notes)
     study = VoiceStudy.read(options.folder)

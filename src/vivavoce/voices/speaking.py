@@ -93,21 +93,28 @@ class Speakers:
         return entered
 
     def voices(self, wanted: Sequence[str], language: str) -> list[StudyVoice]:
-        """The voices of the language; wanted: these alone, as VOICE or ENGINE:VOICE.
+        """The voices of the language, each once; wanted: these alone, as VOICE or ENGINE:VOICE.
 
         Raises SettingsError: one of them is nowhere.
         """
-        every = [
-            StudyVoice(engine=e, voice=v.id) for e, tts in self.engines.items() for v in tts.voices
-        ]
         if wanted:
+            names = {
+                StudyVoice(engine=engine, voice=voice.id): self._names(engine, voice.id)
+                for engine, tts in self.engines.items()
+                for voice in tts.voices
+                if not voice.alias_of
+            }
             for name in wanted:
-                if not any(name in (each.voice, each.label) for each in every):
+                if not any(name in known for known in names.values()):
                     raise SettingsError(f"--voices: no engine has a voice {name!r}; see --list")
-            return [each for each in every if {each.voice, each.label} & set(wanted)]
+            return [voice for voice, known in names.items() if known & set(wanted)]
         chosen: list[StudyVoice] = []
         for engine, tts in self.engines.items():
-            fitting = [voice.id for voice in tts.voices if _speaks(voice.languages, language)]
+            fitting = [
+                voice.id
+                for voice in tts.voices
+                if _speaks(voice.languages, language) and not voice.alias_of
+            ]
             if len(fitting) > MAX_VOICES:
                 self.left_out.append(
                     f"{engine} has {len(fitting)} voices for {language}: the first {MAX_VOICES} "
@@ -115,6 +122,15 @@ class Speakers:
                 )
             chosen += [StudyVoice(engine=engine, voice=name) for name in fitting[:MAX_VOICES]]
         return chosen
+
+    def aliases(self, engine: str, voice: str) -> list[str]:
+        """The other names of a voice."""
+        return [each.id for each in self.engines[engine].voices if each.alias_of == voice]
+
+    def _names(self, engine: str, voice: str) -> set[str]:
+        """The names by which it can be wanted."""
+        ids = {voice, *self.aliases(engine, voice)}
+        return ids | {f"{engine}:{each}" for each in ids}
 
 
 def _speaks(languages: Sequence[str], language: str) -> bool:

@@ -260,13 +260,17 @@ class Supervisor:
 
     @property
     def ready_status(self) -> ReadyStatus:
-        """That of the server: it is ready if a worker is."""
+        """That of the server: it is ready if a worker is, from when all of them have served once.
+
+        The first would otherwise get the clients who wait for the start, and keep them.
+        """
         known = [worker.status.ready for worker in self.workers if worker.status]
         down: dict[str, str] = {}
         for one in known:
             down |= one.engines
         down |= self.hub.problems()
-        ready = not down and any(one.status == "ready" for one in known)
+        began = all(worker.serves.is_set() for worker in self.workers)
+        ready = began and not down and any(one.status == "ready" for one in known)
         return ReadyStatus(
             status="ready" if ready else "not ready",
             sessions=sum(one.sessions for one in known),

@@ -246,15 +246,23 @@ def test_later_streams_do_not_change_earlier_ones() -> None:
     assert asyncio.run(told(200)) == asyncio.run(told(0))
 
 
-def hissed_vowel(hissing: int) -> Floats:
-    """[3 + hissing + 4, 512]: silence, an "s" of so many windows, and a soft vowel."""
+def hissed(hissing: int, after: Floats) -> Floats:
+    """[3 + hissing + n, 512]: silence, an "s" of so many windows, and the n windows of `after`."""
     quiet = np.zeros(3 * 512)
     hiss = 0.03 * np.diff(np.random.default_rng(0).standard_normal(hissing * 512), prepend=0)
-    vowel = 0.05 * hummed(2, 2)
-    begin = int(np.argmax(np.abs(vowel) > 0.0025))
-    return windows_of(
-        np.concatenate((quiet, hiss, vowel[begin : begin + 4 * 512])).astype(np.float32)
-    )
+    return windows_of(np.concatenate((quiet, hiss, after)).astype(np.float32))
+
+
+def hissed_vowel(hissing: int, level: float = 0.05) -> Floats:
+    """[3 + hissing + 4, 512]: silence, an "s" of so many windows, and a vowel, by default soft."""
+    vowel = hummed(2, 2)
+    begin = int(np.argmax(np.abs(vowel) > 0.05))
+    return hissed(hissing, level * vowel[begin : begin + 4 * 512])
+
+
+def hissed_whistle() -> Floats:
+    """[10, 512]: silence, an "s" of six windows, and a whistle of 2,400 Hz."""
+    return hissed(6, 0.8 * np.sin(2 * np.pi * 2_400 / 16_000 * np.arange(512)))
 
 
 def told_with_memory(sound: Floats, monkeypatch: pytest.MonkeyPatch) -> Floats:
@@ -273,6 +281,22 @@ def test_vowel_after_a_hiss_counts_as_without_memory(monkeypatch: pytest.MonkeyP
     assert told[9] == alone
     others = np.arange(len(sound)) != 9
     assert np.array_equal(told[others], remembered[others])  # the state is as it was
+
+
+@pytest.mark.parametrize(
+    ("sound", "low", "high"),
+    [(hissed_vowel(6, 0.5), 0.5, 1.0), (hissed_whistle(), 0.0, 0.01)],
+    ids=["speech", "whistle"],
+)
+def test_window_after_a_hiss_of_which_the_network_is_sure_is_scored_once(
+    sound: Floats, low: float, high: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remembered = told_with_memory(sound, monkeypatch)
+    assert low < remembered[9] < high
+    scored_again = "vivavoce.engines.silero.vad.SileroVAD._without_memory"
+    monkeypatch.setattr(scored_again, lambda _, windows: [1.0] * len(windows))
+    assert asyncio.run(told_alone(hissed_vowel(6)[None]))[0, 9] == 1.0
+    assert asyncio.run(told_alone(sound[None]))[0, 9] == remembered[9]
 
 
 def test_hiss_that_goes_on_changes_no_score(monkeypatch: pytest.MonkeyPatch) -> None:

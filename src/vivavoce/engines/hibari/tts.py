@@ -40,7 +40,7 @@ class HibariTTS(HostedTTS):
     sample_rate = 24_000
     voices = (
         Voice(HEART, ("en",), "woman, American"),
-        *(Voice(name, ("en",), "the voice heart") for name in OPENAI_VOICES),
+        *(Voice(name, ("en",), "the voice heart", HEART) for name in OPENAI_VOICES),
     )
     default_voice = HEART
 

@@ -82,7 +82,12 @@ class KokoroTTS(HostedTTS):
     name = "tts.kokoro"
     sample_rate = RATE
     voices = tuple(
-        Voice(name, (_tag(name).partition("-")[0],), f"Kokoro, {_tag(name)}")
+        Voice(
+            name,
+            (_tag(name).partition("-")[0],),
+            f"Kokoro, {_tag(name)}",
+            ALIASES.get(name, ""),
+        )
         for name in (*OWN_VOICES, *OPENAI_VOICES)
     )
     hang_seconds = 60.0  # a sentence takes as long as it is, on one core

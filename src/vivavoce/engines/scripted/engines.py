@@ -304,9 +304,10 @@ class ScriptedTTS(BaseEngine):
         hum = self._hums.get(voice)
         if hum is None:
             hum = self._hums[voice] = self._hum(self._script.voices.index(voice))
-        period = self.sample_rate
-        repeated = hum * (1 + (start % period + end - start) // period)
-        return repeated[2 * (start % period) : 2 * (start % period + end - start)]
+        begin, size = 2 * (start % self.sample_rate), 2 * (end - start)
+        audio = hum[begin : begin + size]
+        rest = size - len(audio)  # the hum is repeated only where a piece reaches beyond its end
+        return audio + (hum * (1 + rest // len(hum)))[:rest] if rest else audio
 
     def _hum(self, number: int) -> bytes:
         """One second, which may follow itself: the pitch is a whole number. No sample is 0."""

@@ -83,7 +83,9 @@ class SileroVAD(BaseEngine):
         self._network: _Network | None = None
         self._free: list[int] = []
         self._states = np.zeros((0, _STATE), np.float32)  # a row is a stream
-        self._gathered = np.empty((_ROWS, _STATE), np.float32)  # those of one batch
+        # those of one batch, and its windows where some are silent
+        self._gathered = np.empty((_ROWS, _STATE), np.float32)
+        self._chosen = np.empty((_ROWS, _WINDOW), np.float32)
         self._hissed: dict[int, int] = {}  # windows in a row that hiss, of the streams with any
 
     async def __aenter__(self) -> Self:
@@ -160,7 +162,9 @@ class SileroVAD(BaseEngine):
         which = [streams[row] for row in rows]
         states = self._gathered[: len(which)]
         np.take(self._states, which, 0, states, "clip")  # "raise" would make a copy
-        found = self._network(states, windows if len(rows) == len(windows) else windows[rows])
+        if len(rows) < len(windows):
+            windows = np.take(windows, rows, 0, self._chosen[: len(rows)], "clip")
+        found = self._network(states, windows)
         self._states[which] = states
         return found
 

@@ -323,7 +323,7 @@ class CascadeBrain:
                 self._overlaps.end(now)
                 return
             self._responses.quiet_since = None
-            self._overlaps.note_level(self._turns.sound)
+            self._overlaps.note_level()
             self._turns.end_turn(now, self._anticipations.draft_of(self._turns.key))
             self._answer_turn(now)
 

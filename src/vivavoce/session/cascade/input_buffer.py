@@ -1,5 +1,7 @@
 """The input audio buffer. Positions count samples at 24 kHz since the session began."""
 
+from bisect import bisect_left, bisect_right
+
 import msgspec
 
 from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, Decoder, Format, to_ms
@@ -11,6 +13,7 @@ from vivavoce.session.facts import TranscriptionKey
 HALF_SAMPLE_SECONDS = 1.0
 LAG_SECONDS = 0.25
 LEAD_SECONDS = 0.25
+MIN_PIECE_BYTES = 1000  # shorter appends are kept together
 
 
 class InputBuffer:
@@ -20,29 +23,44 @@ class InputBuffer:
         self.start = start
         self.end = start
         """All audio received in this session, in samples."""
-        self._pcm = bytearray()
+        # the appends as they came: one array would be copied, to new memory, whenever it grows
+        self._pieces: list[bytes] = []
+        self._ends: list[int] = []  # the position behind each of them
 
     def __len__(self) -> int:
         return self.end - self.start
 
     def append(self, pcm: bytes) -> None:
         """Whole samples."""
-        self._pcm += pcm
         self.end += len(pcm) // BYTES_PER_SAMPLE
+        pieces = self._pieces
+        if pieces and len(pieces[-1]) + len(pcm) <= MIN_PIECE_BYTES:
+            pieces[-1] += pcm
+            self._ends[-1] = self.end
+        else:
+            pieces.append(pcm)
+            self._ends.append(self.end)
 
     def read(self, begin: int, end: int) -> bytes:
         """The audio in [begin, end), as far as it is still in the buffer."""
-        first = max(0, begin - self.start) * BYTES_PER_SAMPLE
-        with memoryview(self._pcm) as pcm:  # slicing the bytearray itself would copy twice
-            return bytes(pcm[first : max(0, end - self.start) * BYTES_PER_SAMPLE])
+        begin, end = max(begin, self.start), min(end, self.end)
+        if begin >= end:
+            return b""
+        ends = self._ends
+        first, last = bisect_right(ends, begin), bisect_left(ends, end)
+        found = self._pieces[first : last + 1]
+        skipped = len(found[0]) - (ends[first] - begin) * BYTES_PER_SAMPLE
+        found[-1] = found[-1][: len(found[-1]) - (ends[last] - end) * BYTES_PER_SAMPLE]
+        found[0] = found[0][skipped:]
+        return b"".join(found)
 
     def drop(self, before: int) -> None:
         """Drop the audio before that position."""
-        if before > self.end:
-            before = self.end
+        before = min(before, self.end)
         if before > self.start:
-            del self._pcm[: (before - self.start) * BYTES_PER_SAMPLE]
             self.start = before
+            count = bisect_right(self._ends, before)
+            del self._pieces[:count], self._ends[:count]
 
     def cut(self, end: int) -> bytes:
         """Take out all audio before that position."""

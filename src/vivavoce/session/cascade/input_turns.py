@@ -10,24 +10,19 @@ Rules:
    clock. No samples are made up: positions stay those of the client.
 """
 
-from msgspec import UNSET
-
-from vivavoce.audio.formats import BYTES_PER_SAMPLE, RATE, to_ms, to_samples
+from vivavoce.audio.formats import RATE, to_samples
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.client import InputAudioAppend
-from vivavoce.protocol.items import InputAudio, Message
-from vivavoce.protocol.server import (
-    InputAudioCleared,
-    InputAudioCommitted,
-    ItemAdded,
-    ItemDone,
-    SpeechStarted,
-    SpeechStopped,
-    TimeoutTriggered,
-    TurnDecision,
-)
+from vivavoce.protocol.server import TurnDecision
 from vivavoce.session.brain import Shared
 from vivavoce.session.cascade.input_buffer import EndedTurn, HalfSample, Intake
+from vivavoce.session.cascade.input_events import (
+    put_item,
+    send_cleared,
+    send_started,
+    send_stopped,
+    send_timeout,
+)
 from vivavoce.session.cascade.transcriptions import Transcriptions, language_of
 from vivavoce.session.cascade.turn_detection import (
     MIN_RISING,
@@ -41,14 +36,7 @@ from vivavoce.session.cascade.turn_detection import (
     rise_db,
 )
 from vivavoce.session.cascade.turn_scoring import TurnScoring
-from vivavoce.session.conversation import Entry
-from vivavoce.session.effects import (
-    CleanAudio,
-    ConfigureCleaning,
-    RecordTurn,
-    RunVad,
-    ScoreTurn,
-)
+from vivavoce.session.effects import CleanAudio, ConfigureCleaning, RunVad, ScoreTurn
 from vivavoce.session.facts import TranscriptionKey, TurnScored, VadScores
 
 INFINITY = float("inf")
@@ -114,11 +102,12 @@ class InputTurns:
         """Samples since the last speech of the user in this turn."""
         return self._detector.silence if self._detector else 0
 
-    @property
-    def sound(self) -> bytes:
+    def sound(self, most: int | None = None) -> bytes:
         """The audio of the open turn, or of one that has just ended, from its first to its last
-        window with speech."""
+        window with speech; of it the last `most` samples."""
         begin = self._detector.onset if self._detector else self._speech_end
+        if most is not None:
+            begin = max(begin, self._speech_end - most)
         return self._buffer.read(begin, self._speech_end)
 
     @property
@@ -272,6 +261,20 @@ class InputTurns:
         else:
             self._drop_quiet(self._detector)
 
+    def score_turn(self) -> None:
+        """Request scores: of the words when they have changed, of the sound once in each pause."""
+        detector = self._detector
+        if detector is None or not self.scoring.is_due(detector):
+            return
+        text = self._transcriptions.text(self._key)
+        if (asked := self.scoring.asks(detector, text)) is None:
+            return
+        length = self._shared.options.turn_samples if asked == "sound" else 0
+        audio = self._buffer.read(self._scored - length, self._scored)
+        language = language_of(self._shared.options)
+        llm = self.scoring.llm_request(detector)
+        self._shared.effects.add(ScoreTurn(self._key.item_id, text, language, audio, *llm))
+
     def _drop_quiet(self, detector: TurnDetector) -> None:
         self._buffer.drop(self._scored - max(detector.prefix + MARGIN, MIN_KEPT))
 
@@ -306,7 +309,7 @@ class InputTurns:
         self.scoring.begin(self._detector.onset)
         self._buffer.drop(max(self._buffer.start, self._detector.onset - self._detector.prefix))
         if announced:
-            self._send_started(self._key, self._buffer.start)
+            send_started(self._shared, self._key.item_id, self._buffer.start)
         self._start_transcription(reported=announced)
 
     def end_soon(self) -> None:
@@ -317,12 +320,12 @@ class InputTurns:
     def announce(self) -> None:
         """Send `speech_started` for the open turn, which was held back until now."""
         self.announced = True
-        self._send_started(self._key, self._buffer.start)
+        send_started(self._shared, self._key.item_id, self._buffer.start)
         self._transcriptions.report(self._key)
 
     def end_turn(self, now: float, draft_id: str) -> None:
         """The user has stopped, in a turn that the client knows about. draft_id: see EndAudio."""
-        self._send_stopped(self._key, self._scored, self._decide())
+        send_stopped(self._shared, self._key.item_id, self._scored, self._decide())
         self._commit(self._scored, now, draft_id)
 
     def withhold(self, now: float) -> EndedTurn:
@@ -341,9 +344,9 @@ class InputTurns:
         announced: as one that was announced from the start.
         """
         if announced:
-            self._send_started(turn.key, turn.start)
-            self._send_stopped(turn.key, turn.end, turn.decision)
-        self._put_item(turn.key.item_id, turn.pcm, words={})
+            send_started(self._shared, turn.key.item_id, turn.start)
+            send_stopped(self._shared, turn.key.item_id, turn.end, turn.decision)
+        put_item(self._shared, turn.key.item_id, turn.pcm, words={})
         self._transcriptions.report(turn.key)
 
     def commit(self, now: float) -> None:
@@ -363,19 +366,11 @@ class InputTurns:
     def clear(self) -> None:
         """Drop the audio that was not committed."""
         self._drop()
-        self._shared.effects.send(InputAudioCleared(event_id=self._shared.effects.event_id()))
+        send_cleared(self._shared)
 
     def time_out(self, silent_ms: int) -> None:
         """Make an item of the silence, because nobody has spoken for idle_timeout_ms."""
-        end_ms = to_ms(self._buffer.end)
-        self._shared.effects.send(
-            TimeoutTriggered(
-                event_id=self._shared.effects.event_id(),
-                item_id=self._key.item_id,
-                audio_start_ms=max(0, end_ms - silent_ms),
-                audio_end_ms=end_ms,
-            )
-        )
+        send_timeout(self._shared, self._key.item_id, self._buffer.end, silent_ms)
         self._add_item(self._buffer.cut(self._buffer.end), words={0: ""})
         self._skip()
 
@@ -424,26 +419,6 @@ class InputTurns:
         self._sent = self._scored = self._buffer.start
         self._send_to_vad()
 
-    def _send_started(self, key: TranscriptionKey, start: int) -> None:
-        self._shared.effects.send(
-            SpeechStarted(
-                event_id=self._shared.effects.event_id(),
-                item_id=key.item_id,
-                audio_start_ms=to_ms(start),
-            )
-        )
-
-    def _send_stopped(self, key: TranscriptionKey, end: int, decision: TurnDecision) -> None:
-        self._shared.effects.send(
-            SpeechStopped(
-                event_id=self._shared.effects.event_id(),
-                item_id=key.item_id,
-                audio_end_ms=to_ms(end),
-                decision=decision if self._shared.options.explains_turns else UNSET,
-            )
-        )
-        self._shared.effects.add(RecordTurn(key.item_id, decision))
-
     def _decide(self) -> TurnDecision:
         """The decision that has just ended the turn."""
         assert self._detector
@@ -466,34 +441,7 @@ class InputTurns:
     def _add_item(self, pcm: bytes, words: dict[int, str]) -> None:
         item_id, self._key = self._key.item_id, TranscriptionKey(self._new_id())
         self.scoring.forget()
-        self._put_item(item_id, pcm, words)
-
-    def _put_item(self, item_id: str, pcm: bytes, words: dict[int, str]) -> None:
-        item = Message(id=item_id, role="user", content=(InputAudio(),))
-        entry = Entry(item, {0: pcm}, words, len(pcm) // BYTES_PER_SAMPLE)
-        previous = self._shared.conversation.add(entry)
-        effects = self._shared.effects
-        effects.send(
-            InputAudioCommitted(
-                event_id=effects.event_id(), previous_item_id=previous, item_id=item_id
-            )
-        )
-        for sent in (ItemAdded, ItemDone):
-            effects.send(sent(event_id=effects.event_id(), previous_item_id=previous, item=item))
-
-    def score_turn(self) -> None:
-        """Request scores: of the words when they have changed, of the sound once in each pause."""
-        detector = self._detector
-        if detector is None or not self.scoring.is_due(detector):
-            return
-        text = self._transcriptions.text(self._key)
-        if (asked := self.scoring.asks(detector, text)) is None:
-            return
-        length = self._shared.options.turn_samples if asked == "sound" else 0
-        audio = self._buffer.read(self._scored - length, self._scored)
-        language = language_of(self._shared.options)
-        llm = self.scoring.llm_request(detector)
-        self._shared.effects.add(ScoreTurn(self._key.item_id, text, language, audio, *llm))
+        put_item(self._shared, item_id, pcm, words)
 
     def _report(self, half: HalfSample | None) -> None:
         if half:

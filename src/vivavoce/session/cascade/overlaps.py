@@ -96,7 +96,7 @@ class Overlaps:
 
     def judge(self, now: float) -> None:
         """Decide with what is known now about the open turn. Call while it is held back."""
-        if self._speakers.on and not self._speakers.admits(self._turns.key, self._turns.sound):
+        if self._speakers.on and not self._speakers.admits(self._turns.key, self._turns.sound()):
             return
         if not self._judged:
             self.interrupt(now)
@@ -118,7 +118,7 @@ class Overlaps:
 
     def end(self, now: float) -> None:
         """The open turn has ended while it is held back: its words will decide."""
-        overlap, sound = self._overlap(now), self._turns.sound
+        overlap, sound = self._overlap(now), self._turns.sound()
         turn = self._turns.withhold(now)
         if self._speakers.on:
             self._speakers.check_all(turn.key, sound)
@@ -183,9 +183,9 @@ class Overlaps:
         speaking = self._judged and self.held and to_ms(self._turns.silence) < settle_ms
         self._duck(ducked=speaking and self._shared.playback.by_server)
 
-    def note_level(self, pcm: bytes) -> None:
-        """Learn the user's usual level from a turn."""
-        level = level_db(pcm[-2 * MAX_SOUND :])
+    def note_level(self) -> None:
+        """Learn the user's usual level from the turn that has just ended."""
+        level = level_db(self._turns.sound(MAX_SOUND))
         if not math.isfinite(level):
             return
         usual = level if self._usual_db is None else self._usual_db
@@ -204,7 +204,7 @@ class Overlaps:
         return answered
 
     def _overlap(self, now: float) -> Overlap:
-        sound = self._turns.sound
+        sound = self._turns.sound()
         pcm = sound[-2 * MAX_SOUND :]
         usual = self._usual_db
         words, played = self._responses.answer_playback.playing(now)

@@ -7,7 +7,6 @@ accepts (RFC 8841, 6).
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from aiortc import RTCDataChannel
 from vivavoce.errors import InvalidRequest
 from vivavoce.protocol.audio_frames import PassedAudio
 from vivavoce.protocol.items import InputAudio, Message, OutputAudio, Part
-from vivavoce.protocol.server import AnyServerEvent, ErrorBody, ErrorEvent, ItemRetrieved
+from vivavoce.protocol.server import AnyServerEvent, ErrorEvent, ItemRetrieved
 from vivavoce.protocol.upstream import read_server_event
 from vivavoce.protocol.wire import (
     CallProtocol,
@@ -28,6 +27,7 @@ from vivavoce.protocol.wire import (
     Reply,
     WireProtocol,
 )
+from vivavoce.runtime.client_errors import error_event
 from vivavoce.session.facts import Disconnected, InvalidFrame, Received
 from vivavoce.transports.resumable import History
 
@@ -243,5 +243,4 @@ def _part_without_audio(part: Part) -> Part:
 
 def _too_large(name: str, size: int) -> ErrorEvent:
     message = f"A '{name}' of {size} bytes is more than your data channel takes; it was left out."
-    body = ErrorBody(code="event_too_large", message=message)
-    return ErrorEvent(event_id=f"event_{secrets.token_hex(8)}", error=body)
+    return error_event("event_too_large", message)
