@@ -252,7 +252,8 @@ class Replay:
         if self._recognisers.get(key) is source:
             text = " ".join(word.text for word in heard.words)
             stable = len(" ".join(word.text for word in heard.words[: heard.stable]))
-            self._tell(TranscriptUpdated(key, text, stable, heard.final))
+            certainty = heard.words[-1].logprob if heard.words else None
+            self._tell(TranscriptUpdated(key, text, stable, heard.final, certainty=certainty))
 
     def _score(self, order: ScoreTurn) -> None:
         if order.text or not order.audio:

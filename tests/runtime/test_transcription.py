@@ -78,6 +78,12 @@ def test_transcripts_are_posted_as_they_come() -> None:
     ]
 
 
+def test_log_probability_of_the_last_word_is_posted() -> None:
+    script = STTScript(transcripts=(ScriptedTranscript("good day"),), logprob=-0.3)
+    (*_, last) = facts_of(ScriptedSTT(script), SECOND)
+    assert last == TranscriptUpdated(KEY, "good day", 8, True, certainty=-0.3)
+
+
 def test_engine_failure_is_posted_with_its_reason() -> None:
     script = STTScript(transcripts=(ScriptedTranscript(error="the line is down"),))
     assert facts_of(ScriptedSTT(script), SECOND) == [

@@ -91,6 +91,18 @@ def test_silence_is_no_longer_where_the_words_are_more_complete(
     assert waits[0] >= waits[1]
 
 
+def test_last_word_that_is_doubtful_makes_the_words_say_less() -> None:
+    def likely(certainty: float | None, words: float | None = 0.85) -> float:
+        return likelihood_of(Evidence(words, certainty=certainty), SETTINGS)
+
+    assert likely(None) == likely(-0.1) == likely(-0.5) == pytest.approx(0.85)
+    assert likely(-1.0) == pytest.approx(0.747, abs=1e-3)
+    assert likely(-9.0) == likely(-99.0) == pytest.approx(0.22, abs=1e-3)
+    assert likely(-9.0, words=None) == UNKNOWN
+    unused = TurnSettings(words_weight=0)
+    assert likelihood_of(Evidence(0.85, 0.8, certainty=-9.0), unused) == pytest.approx(0.8)
+
+
 def test_sound_that_is_being_scored_is_waited_for_a_little() -> None:
     def wait(evidence: Evidence, eagerness: Eagerness = "auto") -> int:
         silence = silence_for(evidence, eagerness, pauses_of(), SETTINGS, sound_due=True)

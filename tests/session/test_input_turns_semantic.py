@@ -73,6 +73,18 @@ def test_words_that_sound_finished_end_the_turn_after_a_short_silence() -> None:
     assert the(InputAudioCommitted, effects).item_id == item_id
 
 
+def test_doubtful_last_word_lengthens_the_wait() -> None:
+    waited = []
+    for certainty in (-0.1, -1.5):
+        session = a_session(turn_detection=PATIENT)
+        item_id = paused(session)
+        key = TranscriptionKey(item_id)
+        session.handle(TranscriptUpdated(key, "I am in", 0, False, certainty=certainty), 0.0)
+        session.handle(TurnScored(item_id, 0.85), 0.0)
+        waited.append(the(RecordTurn, hear(session, 130 * ".")).decision.waited_ms)
+    assert waited == [288, 608]
+
+
 def test_turn_score_that_comes_late_ends_the_turn_at_once() -> None:
     session = a_session(turn_detection=PATIENT)
     item_id = paused(session)

@@ -258,6 +258,7 @@ async def transcribe_item(
                         transcript.final,
                         scored_words(transcript) if order.scored else (),
                         await segments(transcript) if segments and transcript.final else (),
+                        transcript.words[-1].logprob if transcript.words else None,
                     )
                 )
     except EngineError as exc:

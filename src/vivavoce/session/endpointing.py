@@ -31,6 +31,10 @@ MAX_ODDS = 6.0
 MIN_SOUND_ODDS, MAX_SOUND_ODDS = -2.5, 1.5
 """Limits for the sound alone, 0.08 and 0.82: that model is just as sure when it is wrong, and it is
 wrong more often about the end of a turn than about a pause."""
+SURE = -0.5
+"""A word with at least this log probability was made out without doubt;"""
+DOUBT, MAX_DOUBT = 1.3, 3.0
+"""log odds that are lost for each by which it is lower, and at most."""
 SOUND_WAIT = to_samples(64)
 """While the sound is being scored, the silence is so much longer than for a turn that sounds
 finished, at least."""
@@ -102,6 +106,8 @@ class Evidence(msgspec.Struct, frozen=True):
     words: float | None = None
     sound: float | None = None
     llm: float | None = None
+    certainty: float | None = None
+    """Log probability of the last word, if the recogniser gives it."""
 
 
 class SpeakerPauses:
@@ -143,11 +149,14 @@ def odds_of(evidence: Evidence, settings: TurnSettings) -> dict[TurnSource, floa
         "llm": (evidence.llm, settings.llm_weight),
     }
     limits = {"sound": (MIN_SOUND_ODDS, MAX_SOUND_ODDS)}
-    return {
+    odds = {
         source: weight * _odds(p, *limits.get(source, (-MAX_ODDS, MAX_ODDS)))
         for source, (p, weight) in said.items()
         if p is not None
     }
+    if "words" in odds and evidence.certainty is not None:
+        odds["words"] -= settings.words_weight * _doubt(evidence.certainty)
+    return odds
 
 
 def likelihood_of(evidence: Evidence, settings: TurnSettings) -> float:
@@ -202,6 +211,12 @@ def decision_of(
         llm=_shown(evidence.llm),
         usual_pause_ms=pauses.usual_ms if settings.adapt else UNSET,
     )
+
+
+def _doubt(certainty: float) -> float:
+    """Log odds that are lost where the last word was made out with doubt: it may be cut off, or the
+    beginning of another."""
+    return min(MAX_DOUBT, max(0.0, DOUBT * (SURE - certainty)))
 
 
 def _odds(probability: float, least: float, most: float) -> float:

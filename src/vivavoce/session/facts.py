@@ -104,6 +104,8 @@ class TranscriptUpdated(Struct, frozen=True):
     """Their probabilities, if the recogniser gives them."""
     segments: tuple[SpokenSegment, ...] = ()
     """What each speaker said, in a final transcript, if speakers are distinguished."""
+    certainty: float | None = None
+    """Log probability of the last word, if the recogniser gives it."""
 
 
 class TokenCounts(Struct, frozen=True):

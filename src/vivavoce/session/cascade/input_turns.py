@@ -267,7 +267,8 @@ class InputTurns:
         if detector is None or not self.scoring.is_due(detector):
             return
         text = self._transcriptions.text(self._key)
-        if (asked := self.scoring.asks(detector, text)) is None:
+        certainty = self._transcriptions.certainty(self._key)
+        if (asked := self.scoring.asks(detector, text, certainty)) is None:
             return
         length = self._shared.options.turn_samples if asked == "sound" else 0
         audio = self._buffer.read(self._scored - length, self._scored)

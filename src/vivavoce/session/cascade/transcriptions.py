@@ -55,6 +55,8 @@ class ItemTranscription(msgspec.Struct):
     sent_text: str = ""
     """The words that were sent as deltas."""
     text: str = ""
+    certainty: float | None = None
+    """Log probability of the last word of the text."""
     draft: str = ""
     """The words of a draft, while the transcription itself has none."""
     deadline: float = INFINITY
@@ -99,6 +101,11 @@ class Transcriptions:
         """The words so far, or those of its draft."""
         active = self._active.get(key)
         return (active.text or active.draft) if active else ""
+
+    def certainty(self, key: TranscriptionKey) -> float | None:
+        """Log probability of the last word so far; None: the recogniser gives none."""
+        active = self._active.get(key)
+        return active.certainty if active else None
 
     def working(self, key: TranscriptionKey) -> ItemTranscription | None:
         """The transcription of that recording, if it is in progress and has not failed."""
@@ -201,7 +208,7 @@ class Transcriptions:
         active = self._active.get(fact.key)
         if active is None:  # it was cancelled in the meantime
             return False
-        active.text = fact.text
+        active.text, active.certainty = fact.text, fact.certainty
         if active.deadline != INFINITY:
             active.deadline = now + self._shared.limits.stall_seconds
         stable = len(fact.text) if fact.final else fact.stable

@@ -79,10 +79,17 @@ class TurnScoring:
         """Whether the words are to be scored now, and in a pause the sound."""
         return self.scores_words or (detector.is_semantic and detector.pausing)
 
-    def asks(self, detector: TurnDetector, text: str) -> Literal["words", "sound"] | None:
+    def asks(
+        self, detector: TurnDetector, text: str, certainty: float | None = None
+    ) -> Literal["words", "sound"] | None:
         """What is to be scored of a turn with these words, each once: the words alone, or the sound
-        as well. None: nothing new. Call while is_due()."""
+        as well. None: nothing new. Call while is_due().
+
+        certainty: log probability of the last word.
+        """
         fresh = text != self._text
+        if certainty != self.evidence.certainty:
+            self.evidence = msgspec.structs.replace(self.evidence, certainty=certainty)
         if detector.pausing:
             if not fresh and self._in_pause:
                 return None
@@ -93,7 +100,7 @@ class TurnScoring:
         else:
             return None
         if fresh:
-            self.evidence = Evidence(sound=self.evidence.sound)
+            self.evidence = Evidence(sound=self.evidence.sound, certainty=certainty)
             self._text = text
             self._llm_asked = False
         return asked
