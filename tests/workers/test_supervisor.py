@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.transports.webrtc.call_stage import Client
@@ -184,12 +185,12 @@ def test_server_is_ready_once_all_workers_have_loaded_and_while_one_serves(tmp_p
     voice = ReadyStatus(status="not ready", sessions=0, loading=("tts:hibari",))
     loading = WorkerStatus(voice, "ws://127.0.0.1:8080", ())
     first.take(serving)
-    assert supervisor.ready_status.status == "not ready"
+    assert supervisor.ready_status == ReadyStatus(status="not ready", sessions=3)
     second.take(loading)
-    assert supervisor.ready_status.status == "not ready"
+    assert supervisor.ready_status == msgspec.structs.replace(voice, sessions=3)
     second.take(serving)
     assert supervisor.ready_status == ReadyStatus(status="ready", sessions=6)
     first.take(loading)  # its successor
-    assert supervisor.ready_status.status == "ready"
+    assert supervisor.ready_status == msgspec.structs.replace(voice, status="ready", sessions=3)
     first.status = None  # it has ended
     assert supervisor.ready_status == ReadyStatus(status="ready", sessions=3)
