@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from tests.engines.openai.chat_server import ChatServer, gives
-from tests.server import scripted
+from tests.server import scripted, serving
+from vivavoce import __version__
 from vivavoce.cli.doctor import Diagnosis, Finding, diagnose
 from vivavoce.cli.init import Answers, init, questions, settings_text
 from vivavoce.limits.keys import hash_of
@@ -36,6 +37,22 @@ def with_service(base_url: str) -> Settings:
         "openai": {"base_url": base_url, "api_key": KEY, "model": "m"},
     }
     return parse(tree)
+
+
+def test_doctor_tells_its_own_server_from_another_on_the_port() -> None:
+    async def main() -> None:
+        async with serving(scripted()) as server:
+            (port,) = found(await diagnose(scripted(server={"port": server.port})), "port")
+            assert port.state == "ok"
+            assert port.detail == f"vivavoce {__version__} listens here"
+        foreign = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        async with foreign:
+            number = foreign.sockets[0].getsockname()[1]
+            (port,) = found(await diagnose(scripted(server={"port": number})), "port")
+            assert port.state == "failed"
+            assert f"port {number} cannot be used" in port.detail
+
+    asyncio.run(main())
 
 
 def test_doctor_finds_working_engines_and_a_free_port() -> None:

@@ -8,7 +8,14 @@ import msgspec
 import pytest
 from playwright.async_api import expect
 
-from tests.console.browser import CONNECTION_ERRORS, needs_chromium, open_console, run, tcp_proxy
+from tests.console.browser import (
+    CONNECTION_ERRORS,
+    TIMEOUT_MS,
+    needs_chromium,
+    open_console,
+    run,
+    tcp_proxy,
+)
 from tests.server import HOST, scripted, serving, serving_until_killed, wait_until_answer_is_stored
 from vivavoce.limits.keys import hash_of
 from vivavoce.store.sqlite import SQLiteStore
@@ -209,9 +216,13 @@ def test_conversation_goes_on_after_its_server_is_killed_in_mid_answer(tmp_path:
                 await console.type("Remember seven.")
                 await console.wait_for_sound()
                 await wait_until_answer_is_stored(store)
-                proxy.forward_to(second.port)
                 await doomed.kill()
-                await console.wait_for_transcript("The transcript is kept.", "Connected again.")
+                proxy.cut()
+                await console.wait_for_transcript("The transcript is kept.")
+                level = console.page.get_by_label("Level of the assistant")
+                await expect(level).to_have_js_property("value", 0, timeout=TIMEOUT_MS)
+                proxy.forward_to(second.port)
+                await console.wait_for_transcript("Connected again.")
                 resumption = second.sessions.context.resumption
                 assert resumption is not None
                 (ticket,) = resumption._served.values()

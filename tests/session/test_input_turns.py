@@ -106,6 +106,15 @@ def test_turn_is_started_committed_and_transcribed_under_one_id() -> None:
     assert {*told, *ordered, the(ItemAdded, effects).item.id} == {item_id}
 
 
+def test_speech_that_goes_on_is_transcribed_in_threes_and_a_silence_at_once() -> None:
+    session = a_session(turn_detection=QUIET)
+    hear(session, 20 * "." + "##")
+    window = len(drawn("#"))
+    spoken = of(FeedAudio, hear(session, 8 * "#"))
+    assert [len(feed.audio) // window for feed in spoken] == [3, 3]
+    assert [len(feed.audio) // window for feed in of(FeedAudio, hear(session, ".."))] == [3, 1]
+
+
 def test_clock_of_a_turn_counts_sound_from_prefix_to_silence() -> None:
     session = a_session(turn_detection=QUIET)
     effects = hear(session, 20 * "." + TURN)

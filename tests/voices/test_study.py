@@ -271,7 +271,7 @@ async def test_three_raters_of_eight_voices_recover_a_planted_order(tmp_path: Pa
     [
         ({}, "what shall the voices speak? Give a text file: --texts my.txt"),
         ({"voices": ("zoe",)}, "--voices: no engine has a voice 'zoe'; see --list"),
-        ({"voices": ("ida",), "texts": Path("x")}, "there are 1 voices to rate; two are needed"),
+        ({"voices": ("ida",), "texts": Path("x")}, "voices to rate: 1; two are needed"),
         ({"texts": Path("/none.txt")}, "--texts /none.txt cannot be read: No such file"),
         ({"texts": Path("x"), "raters": ("a", "a")}, "--raters: a name is given twice"),
         ({"engines": ("none-such",)}, "no engine can speak: none-such:"),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.transports.webrtc.call_stage import Client
@@ -174,18 +175,22 @@ def test_worker_that_cannot_start_ends_the_server_with_one_sentence(tmp_path: Pa
     asyncio.run(main())
 
 
-def test_server_is_ready_once_all_workers_serve_and_while_one_of_them_does(tmp_path: Path) -> None:
+def test_server_is_ready_once_all_workers_have_loaded_and_while_one_serves(tmp_path: Path) -> None:
     """Clients that wait for the start would otherwise all come to the first worker."""
     settings = Settings()
     launch = Launch(settings, None, {}, workers=2)
     supervisor = Supervisor(launch, Address(settings, []), str(tmp_path))
     first, second = supervisor.workers
     serving = WorkerStatus(ReadyStatus(status="ready", sessions=3), "ws://127.0.0.1:8080", ())
-    first.status = serving
-    first.serves.set()
-    assert supervisor.ready_status.status == "not ready"
-    second.status = serving
-    second.serves.set()
+    voice = ReadyStatus(status="not ready", sessions=0, loading=("tts:hibari",))
+    loading = WorkerStatus(voice, "ws://127.0.0.1:8080", ())
+    first.take(serving)
+    assert supervisor.ready_status == ReadyStatus(status="not ready", sessions=3)
+    second.take(loading)
+    assert supervisor.ready_status == msgspec.structs.replace(voice, sessions=3)
+    second.take(serving)
     assert supervisor.ready_status == ReadyStatus(status="ready", sessions=6)
+    first.take(loading)  # its successor
+    assert supervisor.ready_status == msgspec.structs.replace(voice, status="ready", sessions=3)
     first.status = None  # it has ended
     assert supervisor.ready_status == ReadyStatus(status="ready", sessions=3)

@@ -15,6 +15,7 @@ import numpy as np
 from cyclopts import Parameter
 from rich.markup import escape
 
+from vivavoce.api.public import HealthStatus
 from vivavoce.audio.resample import resample
 from vivavoce.cli.console import ConfigFile, out, read_settings
 from vivavoce.configured import server_label
@@ -114,7 +115,7 @@ async def diagnose(settings: Settings, *, speed: bool = True) -> Diagnosis:
     except SettingsError as exc:
         findings.append(Finding(part="engines", name="settings", state="failed", detail=str(exc)))
     findings += [await _reached(*each) for each in _endpoints(settings, chosen)]
-    findings.append(_port(settings))
+    findings.append(await _port(settings))
     return Diagnosis(findings=findings, recommendation=_recommended(chosen, speeds))
 
 
@@ -229,17 +230,35 @@ async def _reached(name: str, url: str, headers: Mapping[str, str]) -> Finding:
     return finding("ok", f"reached; it answers {status} to /models, so the key was not checked")
 
 
-def _port(settings: Settings) -> Finding:
+async def _port(settings: Settings) -> Finding:
+    """Whether the server could listen, or does so already."""
     server = settings.server
     name = f"{server.host}:{server.port}"
     try:
         with socket.create_server((server.host, server.port)):
             return Finding(part="port", name=name, state="ok", detail="free")
     except OSError as exc:
+        scheme = "https" if server.tls_certificate else "http"
+        if version := await _version_at(f"{scheme}://{name}/health"):
+            detail = f"vivavoce {version} listens here"
+            return Finding(part="port", name=name, state="ok", detail=detail)
         detail = (
             f"[server] port {server.port} cannot be used: {exc.strerror or exc}; choose another"
         )
         return Finding(part="port", name=name, state="failed", detail=detail)
+
+
+async def _version_at(url: str) -> str:
+    """The version of the server whose health is at the address; "" if it is none of ours."""
+    try:
+        timeout = aiohttp.ClientTimeout(total=REACH_TIMEOUT_S)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as http,
+            http.get(url, ssl=False, allow_redirects=False) as got,
+        ):
+            return msgspec.json.decode(await got.read(), type=HealthStatus).version
+    except (aiohttp.ClientError, OSError, ValueError, TimeoutError):
+        return ""
 
 
 # --- speed

@@ -36,6 +36,7 @@ export class PlayedPositions {
 export class Player extends Emitter {
   busy = false;
   #context = null;
+  #paused = false;
   #loading = null;
   #node = null;
   #stops = new Map(); // token -> resolve
@@ -81,11 +82,14 @@ export class Player extends Emitter {
 
   /** Play nothing for now. */
   pause() {
+    this.#paused = true;
     if (this.#context?.state === "running") this.#context.suspend();
+    this.emit("level", 0);
   }
 
   /** Go on after pause(). */
   continue() {
+    this.#paused = false;
     if (this.#context?.state === "suspended") this.#context.resume();
   }
 
@@ -114,7 +118,7 @@ export class Player extends Emitter {
     }
     const wasBusy = this.busy;
     this.busy = data.busy;
-    this.emit("level", data.rms);
+    this.emit("level", this.#paused ? 0 : data.rms); // some come after pause()
     this.emit("played", this.#audible(data.played));
     if (data.busy && !wasBusy) this.emit("busy");
     if (wasBusy && !data.busy) this.emit("idle");

@@ -142,7 +142,7 @@ async def _make(
     if options.texts is None:
         raise SettingsError("what shall the voices speak? Give a text file: --texts my.txt")
     if len(voices) < MIN_VOICES:
-        raise SettingsError(f"there are {len(voices)} voices to rate; two are needed: see --list")
+        raise SettingsError(f"voices to rate: {len(voices)}; two are needed: see --list")
     if len(set(options.raters)) != len(options.raters):
         raise SettingsError("--raters: a name is given twice; each rater has a name of its own")
     items = read_items(options.texts)

@@ -260,7 +260,7 @@ class Supervisor:
 
     @property
     def ready_status(self) -> ReadyStatus:
-        """That of the server: it is ready if a worker is, from when all of them have served once.
+        """That of the server: it is ready if a worker is, from when all have loaded their models.
 
         The first would otherwise get the clients who wait for the start, and keep them.
         """
@@ -269,7 +269,7 @@ class Supervisor:
         for one in known:
             down |= one.engines
         down |= self.hub.problems()
-        began = all(worker.serves.is_set() for worker in self.workers)
+        began = all(worker.has_loaded for worker in self.workers)
         ready = began and not down and any(one.status == "ready" for one in known)
         return ReadyStatus(
             status="ready" if ready else "not ready",
@@ -301,6 +301,8 @@ class SupervisedWorker:
         """What it answered last; None: it does not serve."""
         self.serves = asyncio.Event()
         """Whether it has served before."""
+        self.has_loaded = False
+        """Whether it has served before with all its models loaded."""
         self.restarts = 0
         self._supervisor = supervisor
         self._index = index
@@ -463,9 +465,14 @@ class SupervisedWorker:
             text = await self._ask(STATUS_PATH)
         except (aiohttp.ClientError, TimeoutError):
             return False
-        self.status = msgspec.json.decode(text, type=WorkerStatus)
-        self.serves.set()
+        self.take(msgspec.json.decode(text, type=WorkerStatus))
         return True
+
+    def take(self, status: WorkerStatus) -> None:
+        """Note an answer of the process."""
+        self.status = status
+        self.serves.set()
+        self.has_loaded = self.has_loaded or not status.ready.loading
 
     async def _ask(self, path: str) -> str:
         if self._http is None:

@@ -43,6 +43,7 @@ INFINITY = float("inf")
 MIN_COMMIT_MS = 100
 MARGIN = (ONSET_WINDOWS + 1) * WINDOW  # audio before the prefix that detecting an onset needs
 MIN_KEPT = max(to_samples(MIN_COMMIT_MS), (RISE_WINDOWS + 1) * WINDOW)  # of silence
+MAX_UNFED = 3 * WINDOW  # with each window the transcription would be woken 31 times a second
 MAX_CLEANED_BYTES = RATE  # 0.5 s: longer appends are recordings, and are not cleaned
 
 
@@ -248,7 +249,7 @@ class InputTurns:
         if at + WINDOW - self._buffer.start > self._intake.max_samples:
             return False
         self._scored = self._speech_end = at + WINDOW
-        self._feed(self._scored)
+        self._feed_scored(detector)
         return True
 
     def catch_up(self) -> None:
@@ -256,7 +257,7 @@ class InputTurns:
         if self._detector is None:
             return
         if self._detector.speaking:
-            self._feed(self._scored)
+            self._feed_scored(self._detector)
             self.score_turn()
         else:
             self._drop_quiet(self._detector)
@@ -275,6 +276,14 @@ class InputTurns:
         language = language_of(self._shared.options)
         llm = self.scoring.llm_request(detector)
         self._shared.effects.add(ScoreTurn(self._key.item_id, text, language, audio, *llm))
+
+    def _feed_scored(self, detector: TurnDetector) -> None:
+        """Feed the audio that was scored to the transcription: several windows at once while the
+        user goes on speaking in a turn that is announced. This must not depend on early work, which
+        would change how much a transcript delta holds."""
+        waits = detector.silence or not self.announced
+        if waits or self._scored - self._fed >= MAX_UNFED:
+            self._feed(self._scored)
 
     def _drop_quiet(self, detector: TurnDetector) -> None:
         self._buffer.drop(self._scored - max(detector.prefix + MARGIN, MIN_KEPT))
