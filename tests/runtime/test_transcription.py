@@ -79,7 +79,7 @@ def test_transcripts_are_posted_as_they_come() -> None:
 
 
 def test_log_probability_of_the_last_word_is_posted() -> None:
-    script = STTScript(transcripts=(ScriptedTranscript("good day"),), logprob=-0.3)
+    script = STTScript(transcripts=("good day",), word_times=True, logprob=-0.3)
     (*_, last) = facts_of(ScriptedSTT(script), SECOND)
     assert last == TranscriptUpdated(KEY, "good day", 8, True, certainty=-0.3)
 
