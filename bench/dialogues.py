@@ -5,11 +5,11 @@ several voices. Levels are those of full scale: 0.1 is a voice at ordinary dista
 """
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,10 +95,50 @@ QUESTION = "Describe in great detail how bread is made."
 OTHERS = ("Did you put the bread on the table?", "We should leave in about ten minutes.")
 
 
-class Talk(Protocol):
-    """Speaks a text with a voice such as "espeak ash", at the level of a voice."""
+class Speaker:
+    """Speaks a text with a voice such as "espeak ash", at the level of a voice; where its engine is
+    missing, with espeak."""
 
-    def __call__(self, text: str, voice: str, speed: float = 1.0, /) -> Awaitable[Sound]: ...
+    def __init__(self, engines: Mapping[str, TTS]) -> None:
+        self._engines = engines
+
+    async def __call__(self, text: str, voice: str, speed: float = 1.0, /) -> Sound:
+        sound, _ = await self._spoken(text, voice, speed)
+        return at_level(_trimmed(sound), VOICE)
+
+    async def in_two(
+        self, first: str, second: str, voice: str, speed: float = 1.0
+    ) -> tuple[Sound, Sound] | None:
+        """A sentence spoken without a pause, cut where it is softest before the second part; None:
+        the voice does not tell where that begins."""
+        sound, marks = await self._spoken(f"{first} {second}", voice, speed)
+        cuts = [at for at, start in marks if start == len(first) + 1]
+        if not cuts:
+            return None
+        sound = at_level(sound, VOICE)
+        near = sound[max(0, cuts[0] - BOUNDARY) : cuts[0] + FADE]
+        loudness = np.convolve(np.square(near), np.ones(FADE), "same")
+        cut = max(0, cuts[0] - BOUNDARY) + int(np.argmin(loudness))
+        before, after = sound[:cut], sound[cut:]
+        fade = np.linspace(0, 1, FADE)
+        before[-FADE:] *= fade[::-1]
+        after[:FADE] *= fade
+        return _trimmed(before), _trimmed(after)
+
+    async def _spoken(self, text: str, voice: str, speed: float) -> tuple[Sound, list[Place]]:
+        """Sound, and of each word its sample in it and its place in the text."""
+        name, timbre = voice.split()
+        if name not in self._engines:
+            name, timbre = "espeak", "ash"
+        tts = self._engines[name]
+        pcm, marks = b"", []
+        pieces = tts.synthesize(text, voice=timbre, speed=speed, language="en", instructions="")
+        async with aclosing(pieces):
+            async for piece in pieces:
+                pcm += piece.audio
+                marks += [(mark.at * RATE // tts.sample_rate, mark.start) for mark in piece.marks]
+        pcm = resample(pcm, tts.sample_rate, RATE)
+        return np.frombuffer(pcm, "<i2") / 32768, marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +197,7 @@ async def scenarios(talkers: Sequence[str] = TALKERS) -> list[Scenario]:
 
 
 async def over_answer(
-    say: Talk, voices: Iterator[str], asked: Mapping[str, bytes]
+    say: Speaker, voices: Iterator[str], asked: Mapping[str, bytes]
 ) -> list[Scenario]:
     """Interruptions and backchannels, each in the next voice; asked: the question in each."""
     found = []
@@ -257,51 +297,6 @@ def _trimmed(sound: Sound) -> Sound:
     levels = np.sqrt(np.square(frames).mean(axis=1))
     (loud,) = np.nonzero(levels > levels.max() * 0.03)
     return sound[loud[0] * frame : (loud[-1] + 1) * frame]
-
-
-class Speaker:
-    """Speaks with any of some voices; espeak in place of an engine that is missing."""
-
-    def __init__(self, engines: Mapping[str, TTS]) -> None:
-        self._engines = engines
-
-    async def __call__(self, text: str, voice: str, speed: float = 1.0, /) -> Sound:
-        sound, _ = await self._spoken(text, voice, speed)
-        return at_level(_trimmed(sound), VOICE)
-
-    async def in_two(
-        self, first: str, second: str, voice: str, speed: float = 1.0
-    ) -> tuple[Sound, Sound] | None:
-        """A sentence spoken without a pause, cut where it is softest before the second part; None:
-        the voice does not tell where that begins."""
-        sound, marks = await self._spoken(f"{first} {second}", voice, speed)
-        cuts = [at for at, start in marks if start == len(first) + 1]
-        if not cuts:
-            return None
-        sound = at_level(sound, VOICE)
-        near = sound[max(0, cuts[0] - BOUNDARY) : cuts[0] + FADE]
-        loudness = np.convolve(np.square(near), np.ones(FADE), "same")
-        cut = max(0, cuts[0] - BOUNDARY) + int(np.argmin(loudness))
-        before, after = sound[:cut], sound[cut:]
-        fade = np.linspace(0, 1, FADE)
-        before[-FADE:] *= fade[::-1]
-        after[:FADE] *= fade
-        return _trimmed(before), _trimmed(after)
-
-    async def _spoken(self, text: str, voice: str, speed: float) -> tuple[Sound, list[Place]]:
-        """Sound, and of each word its sample in it and its place in the text."""
-        name, timbre = voice.split()
-        if name not in self._engines:
-            name, timbre = "espeak", "ash"
-        tts = self._engines[name]
-        pcm, marks = b"", []
-        pieces = tts.synthesize(text, voice=timbre, speed=speed, language="en", instructions="")
-        async with aclosing(pieces):
-            async for piece in pieces:
-                pcm += piece.audio
-                marks += [(mark.at * RATE // tts.sample_rate, mark.start) for mark in piece.marks]
-        pcm = resample(pcm, tts.sample_rate, RATE)
-        return np.frombuffer(pcm, "<i2") / 32768, marks
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from bench.dialogues import (
     Kind,
     Scenario,
     Sound,
-    Talk,
+    Speaker,
     over_answer,
     pcm16,
     speaking,
@@ -88,7 +88,7 @@ async def reported(voices: Sequence[str]) -> AsyncIterator[tuple[str, Scenario]]
                 yield voice, one
 
 
-async def _spoken(say: Talk, text: str, voice: str, random: np.random.Generator) -> Sound:
+async def _spoken(say: Speaker, text: str, voice: str, random: np.random.Generator) -> Sound:
     """A text at some speed, and a voice a little higher or lower."""
     speed, pitch = random.uniform(0.8, 1.25), random.uniform(0.92, 1.08)
     if not voice.startswith("espeak") and random.random() < 0.5:
