@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
+import pydantic  # noqa: F401  the parser checks more where it is imported, such as defaults
 import pytest
 
 from tests.engines.plugins import install

@@ -6,12 +6,13 @@ with heavy_imports():
     from vivavoce.settings import LogLevel, Settings  # with most of what follows
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import Parameter, Token, convert
 from rich.markup import escape
 
 from vivavoce.cli.console import ConfigFile, err, give_up, load_settings, out, read_settings
@@ -23,21 +24,27 @@ if TYPE_CHECKING:
     from vivavoce.workers.messages import BannerModel
 
 
-NOT_GIVEN: Any = None
-"""The default of an option that leaves a setting as it is. None is not in the type of the option:
-the parser would read the words none and null as it."""
+def _given(type_: Any, tokens: Sequence[Token]) -> Any:
+    """The value of an option. The words none and null are no values, as they would be for a type
+    that has None in it."""
+    return convert(type_, tokens)
+
+
+T = TypeVar("T")
+Option: TypeAlias = Annotated[T | None, Parameter(converter=_given)]
+"""None: it is not given, and leaves the setting as it is."""
 
 
 def serve(
     *,
     config: ConfigFile = None,
-    host: str = NOT_GIVEN,
-    port: int = NOT_GIVEN,
-    log_level: LogLevel = NOT_GIVEN,
-    tls_certificate: str = NOT_GIVEN,
-    tls_key: str = NOT_GIVEN,
-    no_auth: Annotated[bool, Parameter(negative="")] = NOT_GIVEN,
-    workers: int | Literal["auto"] = NOT_GIVEN,
+    host: Option[str] = None,
+    port: Option[int] = None,
+    log_level: Option[LogLevel] = None,
+    tls_certificate: Option[str] = None,
+    tls_key: Option[str] = None,
+    no_auth: Annotated[bool | None, Parameter(negative="")] = None,
+    workers: Option[int | Literal["auto"]] = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; SIGHUP reads the settings again, or ends it in a terminal.
 
