@@ -82,7 +82,7 @@ def test_doubtful_last_word_lengthens_the_wait() -> None:
         session.handle(TranscriptUpdated(key, "I am in", 0, False, certainty=certainty), 0.0)
         session.handle(TurnScored(item_id, 0.85), 0.0)
         waited.append(the(RecordTurn, hear(session, 130 * ".")).decision.waited_ms)
-    assert waited == [288, 608]
+    assert waited == [256, 608]
 
 
 def test_turn_score_that_comes_late_ends_the_turn_at_once() -> None:

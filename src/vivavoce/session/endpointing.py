@@ -31,10 +31,10 @@ MAX_ODDS = 6.0
 MIN_SOUND_ODDS, MAX_SOUND_ODDS = -2.5, 1.5
 """Limits for the sound alone, 0.08 and 0.82: that model is just as sure when it is wrong, and it is
 wrong more often about the end of a turn than about a pause."""
-SURE = -0.5
-"""A word with at least this log probability was made out without doubt;"""
-DOUBT, MAX_DOUBT = 1.3, 3.0
-"""log odds that are lost for each by which it is lower, and at most."""
+USUAL_CERTAINTY = -0.5
+"""A last word with this log probability changes nothing;"""
+CERTAINTY_WEIGHT, MIN_CERTAINTY_ODDS = 1.3, -3.0
+"""log odds for each by which it is higher, and the least."""
 SOUND_WAIT = to_samples(64)
 """While the sound is being scored, the silence is so much longer than for a turn that sounds
 finished, at least."""
@@ -155,7 +155,7 @@ def odds_of(evidence: Evidence, settings: TurnSettings) -> dict[TurnSource, floa
         if p is not None
     }
     if "words" in odds and evidence.certainty is not None:
-        odds["words"] -= settings.words_weight * _doubt(evidence.certainty)
+        odds["words"] += settings.words_weight * _certainty_odds(evidence.certainty)
     return odds
 
 
@@ -213,10 +213,10 @@ def decision_of(
     )
 
 
-def _doubt(certainty: float) -> float:
-    """Log odds that are lost where the last word was made out with doubt: it may be cut off, or the
+def _certainty_odds(certainty: float) -> float:
+    """Log odds of the log probability of the last word: a doubtful one may be cut off, or the
     beginning of another."""
-    return min(MAX_DOUBT, max(0.0, DOUBT * (SURE - certainty)))
+    return max(MIN_CERTAINTY_ODDS, CERTAINTY_WEIGHT * (certainty - USUAL_CERTAINTY))
 
 
 def _odds(probability: float, least: float, most: float) -> float:
