@@ -155,7 +155,15 @@ def test_story_is_about_the_subject_and_long_enough_to_be_interrupted() -> None:
 
 def test_request_without_a_new_message_gets_a_question() -> None:
     assert answer() == "Hello. How can I help?"
-    assert answer(user("hi"), assistant("Hello.")) == "What else can I do for you?"
+    assert answer(user("hi"), assistant(answer(user("hi")))) == "What else can I do for you?"
+
+
+def test_answer_that_has_broken_off_is_continued_also_a_second_time() -> None:
+    asked = user("Tell me a story about a dragon.")
+    words = answer(asked).split()
+    first, second, rest = (" ".join(part) for part in (words[:20], words[20:31], words[31:]))
+    assert answer(asked, assistant(first)) == f"{second} {rest}"
+    assert answer(asked, assistant(first), assistant(second)) == rest
 
 
 def test_picture_is_not_seen() -> None:

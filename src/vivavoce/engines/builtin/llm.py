@@ -138,9 +138,11 @@ def _read(history: Sequence[Item]) -> replies.Exchange:
         if isinstance(item, items.FunctionCall):
             called = True
         elif isinstance(item, Message) and item.role != "system":
-            earlier += [] if said is None else [said]
             text = _text(item)[: replies.MAX_CHARS].strip()
-            said, last_answer = (text, last_answer) if item.role == "user" else (None, text)
+            if item.role != "user":
+                last_answer = f"{last_answer} {text}".strip() if said is None else text
+            earlier += [] if said is None else [said]
+            said = text if item.role == "user" else None
             called = False
     last = history[-1] if history else None
     result = last.output if isinstance(last, items.FunctionCallOutput) else None

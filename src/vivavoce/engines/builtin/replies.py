@@ -95,7 +95,8 @@ class Exchange(NamedTuple):
     """The conversation: the message to be answered, and what was said before it.
 
     said: None where no message of the user awaits an answer; "" where it has no words.
-    earlier: messages of the user before it, oldest first. last_answer: of the assistant.
+    earlier: messages of the user before it, oldest first. last_answer: of the assistant, in
+    one or several messages.
     called: whether a function was called since. result: a function's output that came last.
     """
 
@@ -111,7 +112,8 @@ def answer(exchange: Exchange, now: datetime) -> str:
     if exchange.result is not None:
         return result_in_words(exchange.result)
     if exchange.said is None:
-        return "What else can I do for you?" if exchange.earlier else "Hello. How can I help?"
+        question = "What else can I do for you?" if exchange.earlier else "Hello. How can I help?"
+        return _rest(exchange, now) or question
     text = _plain(exchange.said)
     if not re.search(r"\w", re.sub(r"\[\w+\]|\bu[hm]+\b", "", text)):
         return "I heard no words, and I cannot see pictures. Could you say that again?"
@@ -128,6 +130,15 @@ def answer(exchange: Exchange, now: datetime) -> str:
         or next((reply for pattern, reply in _COMPILED.items() if pattern.search(text)), "")
         or f"You said: {sentence(exchange.said[:300])} {NOT_A_MODEL} Ask me what I can do."
     )
+
+
+def _rest(exchange: Exchange, now: datetime) -> str:
+    """What is missing of the last answer, which has broken off; "" if nothing."""
+    if not exchange.earlier or not exchange.last_answer:
+        return ""
+    whole = answer(Exchange(exchange.earlier[-1], exchange.earlier[:-1]), now)
+    is_beginning = whole.startswith(exchange.last_answer)
+    return whole.removeprefix(exchange.last_answer).strip() if is_beginning else ""
 
 
 def _plain(text: str) -> str:
