@@ -158,12 +158,14 @@ def test_decision_names_the_source_that_decided(case: Explained) -> None:
 
 
 def test_decision_has_its_inputs() -> None:
-    decision = decision_of(14_880, "silence", Evidence(0.1, 0.8), pauses_of(1000), SETTINGS)
+    evidence = Evidence(0.1, 0.8, certainty=-0.5)
+    decision = decision_of(14_880, "silence", evidence, pauses_of(1000), SETTINGS)
     assert decision == TurnDecision(
         waited_ms=620,
         reason="sentence incomplete",
         likelihood=0.308,
         words=0.1,
+        certainty=0.607,
         sound=0.8,
         usual_pause_ms=625,
     )

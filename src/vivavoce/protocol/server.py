@@ -209,6 +209,8 @@ class TurnDecision(msgspec.Struct, frozen=True, kw_only=True):
     under semantic_vad."""
     words: float | UnsetType = UNSET
     """By the words alone; absent: unknown."""
+    certainty: float | UnsetType = UNSET
+    """The probability that the recogniser gives to the last of them; absent: it gives none."""
     sound: float | UnsetType = UNSET
     """By the voice alone."""
     llm: float | UnsetType = UNSET

@@ -207,6 +207,7 @@ def decision_of(
         reason=_reason(odds_of(evidence, settings)),
         likelihood=round(likelihood_of(evidence, settings), 3),
         words=_shown(evidence.words),
+        certainty=_shown(None if evidence.certainty is None else math.exp(evidence.certainty)),
         sound=_shown(evidence.sound),
         llm=_shown(evidence.llm),
         usual_pause_ms=pauses.usual_ms if settings.adapt else UNSET,
