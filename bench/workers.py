@@ -1,9 +1,9 @@
 """How sessions grow with workers: how many live sessions one worker carries, and two.
 
 Everybody speaks and is answered as in bench.density. A server carries so many when the 99th
-percentile of the lag of each worker's loop is below 50 ms and all sound gets through. It has as
-many cores as workers, and so has the load: a process for each, on a core of its own. These are
-cores beside those of the server where the machine has enough for the most workers. Where it has
+percentile of the lag of each worker's loop is below 20 ms, as there, and all sound gets through. It
+has as many cores as workers, and so has the load: a process for each, on a core of its own. These
+are cores beside those of the server where the machine has enough for the most workers. Where it has
 not, each worker shares its core with one process of the load, with one worker as with two.
 """
 
@@ -17,7 +17,17 @@ from dataclasses import asdict, dataclass
 
 import uvloop
 
-from bench.density import CONFIG, WARM_SECONDS, Echo, _begin_answers, _Partner, _undisturbed
+from bench.density import (
+    CONFIG,
+    LAG_MS,
+    LOSS,
+    TRIES,
+    WARM_SECONDS,
+    Echo,
+    _begin_answers,
+    _Partner,
+    _undisturbed,
+)
 from bench.figures import Figure, percentile
 from bench.microphones import Microphone, speak
 from bench.report import run
@@ -27,9 +37,7 @@ from bench.sound import conversation
 from bench.wire import appends, connect, connect_many
 
 FRAME_MS = 40
-LAG_MS = 50.0
-LOSS = 0.02
-STEP = 20
+STEP = 10  # sessions of each worker
 MOST = 2000
 ECHOES = 8  # sessions that ask, over all processes of the load: each worker has some of them
 TARGET = 0.9
@@ -59,15 +67,18 @@ async def measure(quick: bool) -> list[Figure]:
     for workers in counts:
 
         async def carried(sessions: int, workers: int = workers) -> bool:
-            points.append(point := await measure_load(workers, sessions, frames, seconds))
-            print(
-                f"  {workers} workers, {sessions} sessions: echo p99 {point.echo_p99:.1f} ms, "
-                f"{point.deltas:.1f} deltas/s each",
-                file=sys.stderr,
-            )
-            return point.carried
+            for _ in range(2 if quick else TRIES):  # others may have been on the cores
+                points.append(point := await measure_load(workers, sessions, frames, seconds))
+                print(
+                    f"  {workers} workers, {sessions} sessions: echo p99 {point.echo_p99:.1f} ms, "
+                    f"{point.deltas:.1f} deltas/s each",
+                    file=sys.stderr,
+                )
+                if point.carried:
+                    break
+            return points[-1].carried
 
-        step = 4 * STEP if quick else STEP
+        step = workers * (4 * STEP if quick else STEP)
         first = 100 * workers
         most[workers] = await most_carried(carried, first=first, step=step, most=MOST)
     found = [
