@@ -202,6 +202,19 @@ def test_memory_is_bounded_and_what_is_dropped_is_counted() -> None:
     assert recorder.bytes == sum(one.bytes for one in recorder.calls())
 
 
+def test_call_that_was_resumed_while_it_went_on_may_outgrow_the_memory() -> None:
+    recorder = Recorder(RecorderSettings(memory_mb=1, audio=True))
+    older, newer = started(recorder, "sess_1"), started(recorder, "sess_1")
+    newer.leave()
+    some = random.Random(1)
+    for number in range(2000):
+        older.on(AudioArrived(some.randbytes(2000)), [], float(number))
+    assert older.dropped == 0
+    assert recorder.calls() == []
+    older.leave()
+    assert recorder.bytes == sum(one.bytes for one in recorder.calls())
+
+
 def test_calls_that_make_room_for_later_ones_are_no_longer_counted() -> None:
     recorder = Recorder(RecorderSettings(sessions=2))
     for number in range(5):

@@ -377,7 +377,7 @@ class Recorder:
         most = self.settings.memory_mb * 1024 * 1024
         while self.bytes > most and self._past:
             self._drop_oldest()
-        while self.bytes > most:
+        while self.bytes > most and self._live:
             longest = max(self._live.values(), key=lambda call: call.bytes)
             before = longest.bytes
             if not longest.drop_block():
