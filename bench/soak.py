@@ -33,9 +33,9 @@ from bench.soak_figures import (
     SAMPLE_SECONDS,
     SETTLE_SECONDS,
     TURNS_PER_SESSION,
-    WARM_SECONDS,
     Sample,
     slope,
+    warmed,
 )
 from bench.sound import recordings, silence
 from bench.wire import Line, appends, connect, event
@@ -381,7 +381,7 @@ def _sample(server: Served, seconds: float) -> Sample:
 def _figures(
     seconds: float, sessions: int, all_: Totals, samples: list[Sample], end: Sample
 ) -> list[Figure]:
-    warm = [sample for sample in samples if sample.seconds >= min(WARM_SECONDS, seconds / 4)]
+    warm = warmed(samples, seconds)
     rise, error = slope(warm)
     late, late_error = slope([sample for sample in samples if sample.seconds >= seconds / 2])
     detail = {

@@ -30,9 +30,9 @@ from bench.soak_figures import (
     SAMPLE_SECONDS,
     SETTLE_SECONDS,
     TURNS_PER_SESSION,
-    WARM_SECONDS,
     Sample,
     slope,
+    warmed,
 )
 from bench.sound import silence
 from bench.wire import appends
@@ -247,7 +247,7 @@ def _figures(
     end: Sample,
     failed: list[str],
 ) -> list[Figure]:
-    warm = [sample for sample in samples if sample.seconds >= min(WARM_SECONDS, seconds / 4)]
+    warm = warmed(samples, seconds)
     rise, error = slope(warm)
     opened, opened_error = slope(warm, lambda sample: sample.descriptors)
     waits = [wait for _, wait in totals.waits]

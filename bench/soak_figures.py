@@ -26,6 +26,11 @@ class Sample:
     threads: int
 
 
+def warmed(samples: list[Sample], seconds: float) -> list[Sample]:
+    """Those of a run of so many seconds from which its growth is told."""
+    return [sample for sample in samples if sample.seconds >= min(WARM_SECONDS, seconds / 4)]
+
+
 def slope(
     samples: list[Sample], value: Callable[[Sample], float] = attrgetter("rss_kib")
 ) -> tuple[float, float]:

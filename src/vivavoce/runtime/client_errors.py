@@ -1,5 +1,4 @@
-"""Errors that a client is told by the process and not by its session: the session cannot begin, has
-failed, or goes on elsewhere."""
+"""What a client is told where its session cannot begin, has failed, or goes on elsewhere."""
 
 import secrets
 

@@ -385,8 +385,8 @@ class Sessions:
     async def drain(self, seconds: float) -> None:
         """Let turns and answers in progress end within this time; then end all sessions.
 
-        A session whose client is away ends at once: nobody hears the rest of its answer, which is
-        finished where the client comes back to.
+        A session whose client is away ends at once: nobody would hear the rest of its answer. When
+        the client comes back, the answer is continued.
         """
         self._draining = True
         for runner, opened in tuple(self._runners.items()):

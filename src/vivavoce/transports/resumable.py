@@ -37,8 +37,8 @@ class History:
         """The position behind the last frame."""
         self.held = False
         """Whether no client is connected: then no frame is dropped."""
-        # three lists, because an empty deque takes 760 bytes
-        # frames, the audio of frames whose parts are kept, and events
+        # Three lists, because an empty deque takes 760 bytes. The first: frames, the audio of
+        # frames whose parts are kept, and events.
         self._kept: list[bytes | OutputAudioDelta] = []
         self._ids: list[bytes] = []  # the event_id of frames whose parts are kept, else b""
         self._forms: list[AudioForm | None] = []  # and their form

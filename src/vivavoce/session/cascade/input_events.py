@@ -1,4 +1,4 @@
-"""What the client is told of the user's turns, and the items that become of them.
+"""The events that a client gets about the turns of its user, and the items of these turns.
 
 Positions are samples at 24 kHz since the session began.
 """
