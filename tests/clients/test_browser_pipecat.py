@@ -92,7 +92,9 @@ async def connect_again(page: Page, server: Server, transport: str) -> None:
 async def test_pipecat_client_converses_over_its_websocket() -> None:
     async with serving(conversation()) as server, page_of_client() as page:
         await converse(page, server, "websocket")
-        await connect_again(page, server, "websocket")
+        # the client looks for its microphone's device beside; disconnected before, it fails
+        async with page.expect_console_message(lambda said: said.text.startswith("current device")):
+            await connect_again(page, server, "websocket")
         await page.evaluate("client.disconnect()")
         await until(lambda: len(server.sessions) == 0)
 
